@@ -1,0 +1,38 @@
+# Two commands on a fresh machine with git, make and Python 3.11 or newer: make train, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test check format clean
+
+train: .venv/core data/drawn/index.json ## draw bins, train ResNet34 on the CPU, evaluate
+	$(BIN)/bincount train
+
+test: check ## everything that can run on this machine
+	$(BIN)/pytest -m slow
+
+check: .venv/dev ## the quick round while working: lint, types, unit tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+data/drawn/index.json: | .venv/core
+	$(BIN)/bincount prepare
+
+.venv/core: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean: ## remove the environment and what the default commands made
+	rm -rf .venv data/drawn

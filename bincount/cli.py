@@ -1,0 +1,159 @@
+"""The command line: `bincount VERB key=value …`. Finds the verb, composes its configuration, tells errors.
+
+Help and mistakes are answered without importing torch.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from bincount import __version__
+from bincount.errors import BadInput, BincountError, nearest
+
+#: verb: (what it does, worked commands)
+VERBS = {
+    "prepare": (
+        "photos + records -> shards + index",
+        [
+            "bincount prepare                                        # drawn bins, in data/drawn",
+            "bincount prepare source=folder source.images=photos source.metadata=records out=data/bins",
+            "bincount prepare source=folder source.images=photos source.labels=labels.csv out=data/bins",
+            "bincount prepare source=shards out=their-shards               # index shards made elsewhere",
+        ],
+    ),
+    "train": (
+        "shards -> a run that counts",
+        [
+            "bincount train",
+            "bincount train data.root=data/bins model=resnet18 data.image_size=128 optimizer.lr=0.01",
+            "bincount train data.fraction=0.1 trainer.max_epochs=1     # a quick trial",
+            "bincount train resume=latest trainer.max_epochs=20",
+        ],
+    ),
+    "evaluate": (
+        "a run + a split -> figures, pictures, report",
+        [
+            "bincount evaluate",
+            "bincount evaluate run=latest split=val",
+            "bincount evaluate run=[runs/default/A,runs/default/B]     # side by side",
+        ],
+    ),
+    "predict": (
+        "a run + photos -> a CSV of counts",
+        [
+            "bincount predict photos=DIR out=counts.csv",
+            "bincount predict run=runs/default/A photos=photos/*.jpg",
+        ],
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a failure, 2 for bad input."""
+    try:
+        _run(list(sys.argv[1:] if argv is None else argv))
+    except BincountError as error:
+        if os.environ.get("BINCOUNT_DEBUG") == "1":
+            raise
+        print(f"bincount: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("bincount: stopped by the keyboard", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("BINCOUNT_DEBUG") == "1":
+            raise
+        told = " ".join(str(error).split())
+        print(f"bincount: {type(error).__name__}: {told} (BINCOUNT_DEBUG=1 shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return
+    if words[0] == "--version":
+        print(f"bincount {__version__}")
+        return
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        raise BadInput(f"{verb}: there is no such verb: {nearest(verb, VERBS)}")
+    if "-h" in rest or "--help" in rest:
+        print(_verb_help(verb))
+        return
+    show = _take_cfg(rest)
+    for word in rest:
+        if word.startswith("-"):
+            raise BadInput(f"{word}: there is no such option: write key=value, --cfg job or --help")
+    from bincount.compose import compose, typed
+
+    cfg = compose(verb, rest)
+    if show:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(cfg), end="")
+        return
+    config = typed(verb, cfg)
+    getattr(importlib.import_module(f"bincount.{verb}"), verb)(config)
+
+
+def _take_cfg(words: list[str]) -> bool:
+    """Take `--cfg job` out of the words."""
+    for place, word in enumerate(words):
+        if word == "--cfg=job" or words[place : place + 2] == ["--cfg", "job"]:
+            del words[place : place + (1 if "=" in word else 2)]
+            return True
+        if word.startswith("--cfg"):
+            raise BadInput("--cfg shows the job's configuration: write --cfg job")
+    return False
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:<9} {told}" for verb, (told, _) in VERBS.items())
+    return f"""bincount {__version__}: counts the items in a warehouse bin from one photo.
+
+usage: bincount VERB [key=value …]
+
+{verbs}
+
+  bincount VERB --help       worked commands and every key of a verb
+  bincount VERB --cfg job    the configuration that would be used
+  bincount --version
+
+start here:
+  bincount prepare           # draw 3,000 bins
+  bincount train             # ResNet34, a few minutes on two cores
+  bincount predict photos=DIR"""
+
+
+def _verb_help(verb: str) -> str:
+    """Worked commands, then the groups with their options and the keys with their comments, from `conf/`."""
+    from bincount.compose import conf_dir, groups, options
+
+    told, examples = VERBS[verb]
+    lines = [f"bincount {verb}: {told}", "", *(f"  {example}" for example in examples)]
+    chosen = groups(verb)
+    if chosen:
+        lines += ["", "groups (the first is chosen unless said):"]
+        for group, default in chosen.items():
+            others = [option for option in options(group) if option != default]
+            lines.append(
+                f"  {group}={' | '.join([default, *others] if default else others or ['(none yet)'])}"
+            )
+    files = [f"{verb}.yaml", *(f"{group}/{option}.yaml" for group, option in chosen.items() if option)]
+    for name in files:
+        text = (conf_dir() / name).read_text(encoding="utf-8")
+        lines += ["", f"{name.removesuffix('.yaml')}:", *_keys_of(text)]
+    return "\n".join(lines)
+
+
+def _keys_of(yaml: str) -> list[str]:
+    """The lines of a YAML file after its defaults list and leading comment."""
+    lines, inside = [], False
+    for line in yaml.splitlines():
+        inside = line.startswith("defaults:") or (inside and line.startswith(" "))
+        if not inside and line.strip() and not line.startswith(("#", "name:")):
+            lines.append(f"  {line}")
+    return lines

@@ -1,0 +1,158 @@
+"""From the words of a command line to a verb's typed configuration, and from mistakes to one clear line.
+
+Hydra composes `conf/`, the dataclasses of `bincount.config` type and check every key. Nothing here
+imports torch.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from bincount import run
+from bincount.config import REGISTRIES, VERBS, check, path_keys
+from bincount.errors import BadInput, nearest
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: shipped inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    shipped = package / "conf"
+    return shipped if shipped.is_dir() else package.parent / "conf"
+
+
+def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose the verb's configuration. Raises BadInput, naming the nearest valid words."""
+    quoted = [_quoted(override, path_keys(VERBS[verb])) for override in overrides]
+    try:
+        parsed = OverridesParser.create().parse_overrides(quoted)
+        cfg = _compose(verb, quoted)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise BadInput(_explain(verb, overrides, quoted, error)) from None
+    return _resumed(cfg, parsed) if cfg.get("resume") else cfg
+
+
+def typed(verb: str, cfg: DictConfig) -> Any:
+    """The verb's dataclass with every value typed and in range. Raises BadInput."""
+    try:
+        schema = OmegaConf.structured(VERBS[verb])
+        for group, options in REGISTRIES.items():
+            if group in cfg and cfg[group].get("name") in options:
+                schema[group] = OmegaConf.structured(options[cfg[group].name])
+        config = OmegaConf.to_object(OmegaConf.merge(schema, cfg))
+    except MissingMandatoryValue as error:
+        raise BadInput(f"{error.full_key} is not given: add {error.full_key}=…") from None
+    except OmegaConfBaseException as error:
+        raise BadInput(f"{error.full_key}: {_first_line(error)}") from None
+    check(config)
+    return config
+
+
+def options(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+def groups(verb: str) -> dict[str, str | None]:
+    """The config groups of a verb, and the option that each has by default."""
+    primary = OmegaConf.load(conf_dir() / f"{verb}.yaml")
+    assert isinstance(primary, DictConfig)
+    chosen = [each for each in primary.get("defaults", []) if isinstance(each, DictConfig)]
+    return {str(group): option for each in chosen for group, option in each.items()}
+
+
+def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    """The dotted name of every value in ``cfg``."""
+    found: list[str] = []
+    for key, node in cfg.items_ex(resolve=False):
+        name = f"{prefix}{key!s}"
+        found += keys(node, f"{name}.") if isinstance(node, DictConfig) and node else [name]
+    return found
+
+
+def _keys_in(name: str) -> list[str]:
+    """The top keys of a YAML file of `conf/`, whether they have a value or not."""
+    return [str(key) for key in OmegaConf.load(conf_dir() / f"{name}.yaml")]
+
+
+def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra_compose(verb, list(overrides), return_hydra_config=True)
+    choices = cfg.hydra.runtime.choices
+    job = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    if "experiment" in choices:
+        job.experiment = choices.experiment or "default"
+    return job
+
+
+def _quoted(override: str, paths: set[str]) -> str:
+    """Quote the value of a path, so that Hydra's grammar takes ~, commas and parentheses literally."""
+    key, equals, value = override.partition("=")
+    plain = value in ("", "null") or value[0] in "'\"["
+    if not equals or key.lstrip("+") not in paths or plain:
+        return override
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def _explain(verb: str, overrides: Sequence[str], quoted: Sequence[str], error: Exception) -> str:
+    """Find the override that cannot be, by trying each by itself."""
+    known = groups(verb)
+    chosen = [each for each in quoted if each.partition("=")[0] in known]
+    for word, override in zip(overrides, quoted, strict=True):
+        key, equals, value = word.partition("=")
+        if not equals:
+            return f"{word}: write key=value; `bincount {verb} --help` shows the keys"
+        if key in known:
+            if value not in options(key) and value != "null":
+                return f"{key}={value}: there is no such {key}: {nearest(value, options(key))}"
+            continue
+        try:
+            OverridesParser.create().parse_overrides([override])
+        except HydraException:
+            return f"{word}: this value cannot be read; quote it, as in \"{key}='{value}'\""
+    try:
+        valid = _compose(verb, chosen)
+    except (HydraException, OmegaConfBaseException):
+        return _first_line(error)
+    for word in overrides:
+        key = word.partition("=")[0].lstrip("+~")
+        if key not in known and OmegaConf.select(valid, key, default=_first_line) is _first_line:
+            return f"{key}: there is no such key in `{verb}`: {_near_key(key, [*keys(valid), *known])}"
+    return _first_line(error)
+
+
+def _near_key(key: str, known: list[str]) -> str:
+    """Like :func:`nearest`; also where only the last part was typed, or where another option has the key."""
+    group, _, name = key.rpartition(".")
+    having = [each for each in options(group) if name in _keys_in(f"{group}/{each}")] if group else []
+    if having:
+        return f"{' and '.join(f'{group}={each}' for each in having)} would have it"
+    ends = [each for each in known if each.rpartition(".")[2] == name]
+    return f"did you mean {ends[0]}?" if ends else nearest(key, known)
+
+
+def _resumed(cfg: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+    """The configuration of the run to go on with, changed only where the command line says so."""
+    source = run.find(cfg.resume, cfg.runs)
+    resumed = run.saved_config(source)
+    for override in overrides:
+        key = override.key_or_group
+        if key in REGISTRIES or key in ("data", "experiment"):
+            if override.value() not in (resumed[key], OmegaConf.select(resumed, f"{key}.name")):
+                raise BadInput(f"{key}={override.value()}: resume goes on with the {key} of {source}")
+        else:
+            OmegaConf.update(resumed, key, OmegaConf.select(cfg, key))
+    resumed.resume, resumed.runs = str(source), cfg.runs
+    return resumed
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,410 @@
+"""The types of every configuration key, and the range of each. Defaults live in `conf/`, not here.
+
+A verb receives its plain dataclass from this module; nothing below reads YAML or asks for a key by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+from bincount.errors import BadInput
+
+
+def _path() -> Any:
+    """A path, a glob or an address: the command line takes it literally."""
+    return field(metadata={"path": True})
+
+
+def _ruled(holds: Callable[[Any], bool], rule: str) -> Any:
+    return field(metadata={"holds": holds, "rule": rule})
+
+
+def _at_least(least: int) -> Any:
+    return _ruled(lambda value: value >= least, f"must be {least} or above")
+
+
+def _above_zero() -> Any:
+    return _ruled(lambda value: value > 0, "must be above 0")
+
+
+def _share() -> Any:
+    return _ruled(lambda value: 0 <= value <= 1, "must be from 0 to 1")
+
+
+def _below_one() -> Any:
+    return _ruled(lambda value: 0 <= value < 1, "must be 0 or above, and below 1")
+
+
+def _one_of(*choices: str) -> Any:
+    return _ruled(lambda value: value in choices, f"must be one of {', '.join(choices)}")
+
+
+# --- prepare ------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Source:
+    """Where photos and their counts come from."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class SyntheticSource(Source):
+    """Drawn bins. ``photos``: how many; ``difficulty`` 0 (clear) to 1; ``width``, ``height`` in pixels."""
+
+    photos: int = _at_least(1)
+    difficulty: float = _share()
+    width: int = _at_least(32)
+    height: int = _at_least(32)
+
+
+@dataclass(kw_only=True)
+class FolderSource(Source):
+    """Photos in a folder, with counts from records, a label file, or the folders' names.
+
+    ``block``: where nothing tells which photos show the same bin, this many consecutive ids stay together.
+    """
+
+    images: str = _path()
+    metadata: str | None = _path()
+    labels: str | None = _path()
+    block: int = _at_least(1)
+
+
+@dataclass(kw_only=True)
+class ShardsSource(Source):
+    """WebDataset shards made elsewhere, indexed where they are: ``out/<split>/*.tar``."""
+
+
+SOURCES: dict[str, type[Source]] = {
+    "synthetic": SyntheticSource,
+    "folder": FolderSource,
+    "shards": ShardsSource,
+}
+
+
+@dataclass(kw_only=True)
+class Ratios:
+    """The share of photos that each split gets."""
+
+    train: float
+    val: float
+    test: float
+
+
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """`bincount prepare`. ``workers`` None: one a processor."""
+
+    source: Source
+    out: str = _path()
+    seed: int = _at_least(0)
+    max_count: int = _at_least(1)
+    overflow: str = _one_of("skip", "class", "unlabelled")
+    split: Ratios
+    shortest_side: int | None = _at_least(16)
+    quality: int = _ruled(lambda value: 1 <= value <= 100, "must be from 1 to 100")
+    photos_per_shard: int = _at_least(1)
+    workers: int | None = _at_least(1)
+    overwrite: bool
+
+
+# --- train --------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Augment:
+    """How far a training photo may be changed; see ``bincount.data.pixels.Augmentation``."""
+
+    flip: float = _share()
+    shift: float = _below_one()
+    zoom: float = _below_one()
+    light: float = _below_one()
+    contrast: float = _below_one()
+
+
+def _is_size(value: Any) -> bool:
+    sides = [value, value] if isinstance(value, int) else value
+    return isinstance(sides, list) and len(sides) == 2 and all(isinstance(s, int) and s >= 16 for s in sides)
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Which photos are read, and how. ``image_size``: pixels of both sides, or [height, width]."""
+
+    root: str = _path()
+    batch_size: int = _at_least(1)
+    workers: int = _at_least(0)
+    image_size: Any = _ruled(_is_size, "give pixels, 16 or more, as 224 or as [224,244] for height and width")
+    fraction: float = _ruled(lambda value: 0 < value <= 1, "must be above 0, and at most 1")
+    span: int = _at_least(1)
+    window: int = _at_least(1)
+    augment: Augment
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """The size that photos are resized to: one number stands for both sides."""
+        sides = self.image_size
+        return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+@dataclass(kw_only=True)
+class Model:
+    """The backbone. ``weights``: None, ``imagenet``, or a state dict's path; ``freeze`` all but the head."""
+
+    name: str
+    weights: str | None = _path()
+    freeze: bool
+
+
+@dataclass(kw_only=True)
+class TimmModel(Model):
+    """Any backbone of timm, by its name there."""
+
+    architecture: str
+
+
+#: Backbones that take more keys than the rest.
+MODELS: dict[str, type[Model]] = {"timm": TimmModel}
+
+
+@dataclass(kw_only=True)
+class Objective:
+    """What training minimises."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class CrossEntropy(Objective):
+    """Cross-entropy; ``label_smoothing`` is the share of probability spread over all counts."""
+
+    label_smoothing: float = _below_one()
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy}
+
+
+@dataclass(kw_only=True)
+class Optimizer:
+    """How weights are changed; ``lr`` is the highest rate of the schedule."""
+
+    name: str
+    lr: float = _above_zero()
+    weight_decay: float = _at_least(0)
+
+
+@dataclass(kw_only=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum."""
+
+    momentum: float = _below_one()
+    nesterov: bool
+
+
+@dataclass(kw_only=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    betas: list[float] = _ruled(
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value), "must be two numbers below 1"
+    )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adamw": AdamW}
+
+
+@dataclass(kw_only=True)
+class Scheduler:
+    """How the learning rate runs over the epochs."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class Step(Scheduler):
+    """Times ``gamma`` after each ``every`` epochs."""
+
+    every: int = _at_least(1)
+    gamma: float = _above_zero()
+
+
+@dataclass(kw_only=True)
+class Cosine(Scheduler):
+    """Up over ``warmup`` (a share of all steps), then down a cosine to ``final`` times the highest rate."""
+
+    warmup: float = _below_one()
+    final: float = _share()
+
+
+@dataclass(kw_only=True)
+class Restarts(Scheduler):
+    """Cosines that start again (SGDR; Loshchilov and Hutter, 2017).
+
+    The first lasts ``first`` epochs, each next one ``multiply`` times as long.
+    """
+
+    first: int = _at_least(1)
+    multiply: int = _at_least(1)
+    final: float = _share()
+
+
+@dataclass(kw_only=True)
+class Plateau(Scheduler):
+    """Times ``factor`` once ``monitor`` has not got better for ``patience`` epochs."""
+
+    factor: float = _below_one()
+    patience: int = _at_least(0)
+    monitor: str
+
+
+SCHEDULERS: dict[str, type[Scheduler]] = {
+    "step": Step,
+    "cosine": Cosine,
+    "restarts": Restarts,
+    "plateau": Plateau,
+}
+
+
+@dataclass(kw_only=True)
+class Launcher:
+    """Where training runs. ``devices``: ranks a node; ``precision`` auto: bf16 where the device has it."""
+
+    name: str
+    accelerator: str = _one_of("cpu", "gpu")
+    devices: int = _at_least(1)
+    nodes: int = _ruled(lambda value: value == 1, "this launcher runs on one node")
+    precision: str = _one_of("auto", "fp32", "bf16")
+
+
+LAUNCHERS: dict[str, type[Launcher]] = {"local": Launcher, "gpu": Launcher}
+
+
+@dataclass(kw_only=True)
+class Logger:
+    """Where figures go while training; ``metrics.csv`` is always written."""
+
+    name: str
+
+
+@dataclass(kw_only=True)
+class WandbLogger(Logger):
+    """Weights & Biases; ``mode`` online, offline (no account needed) or disabled."""
+
+    project: str
+    entity: str | None
+    mode: str = _one_of("online", "offline", "disabled")
+
+
+LOGGERS: dict[str, type[Logger]] = {"csv": Logger, "wandb": WandbLogger}
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """How long training goes on, and what is kept.
+
+    ``max_steps`` None: no limit. ``checkpoint_every`` (steps) None: once an epoch.
+    """
+
+    max_epochs: int = _at_least(1)
+    max_steps: int | None = _at_least(1)
+    checkpoint_every: int | None = _at_least(1)
+    monitor: str
+    mode: str = _one_of("min", "max")
+    clip_gradient: float | None = _above_zero()
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """`bincount train`. ``experiment`` is the name of the overlay, under which the run is kept."""
+
+    seed: int = _at_least(0)
+    runs: str = _path()
+    resume: str | None = _path()
+    experiment: str
+    data: Data
+    model: Model
+    objective: Objective
+    optimizer: Optimizer
+    scheduler: Scheduler
+    launcher: Launcher
+    logger: Logger
+    trainer: Trainer
+
+
+# --- what is done with a run --------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class EvaluationData:
+    """Which photos are evaluated; ``root`` None: those the run was trained on."""
+
+    root: str | None = _path()
+    batch_size: int = _at_least(1)
+    workers: int = _at_least(0)
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    """`bincount evaluate`. ``run``: one run, or a list of runs to compare."""
+
+    run: Any = _path()
+    runs: str = _path()
+    split: str
+    data: EvaluationData
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    """`bincount predict`. ``photos``: a folder, a glob, a photo, or a list of these."""
+
+    run: str = _path()
+    runs: str = _path()
+    photos: Any = _path()
+    out: str = _path()
+    batch_size: int = _at_least(1)
+
+
+#: The configuration of each verb.
+VERBS: dict[str, type[Any]] = {
+    "prepare": PrepareConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+}
+
+#: The keys whose options bring their own keys: which dataclass belongs to which ``name``.
+REGISTRIES: dict[str, Mapping[str, type[Any]]] = {
+    "source": SOURCES,
+    "model": MODELS,
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+    "scheduler": SCHEDULERS,
+    "launcher": LAUNCHERS,
+    "logger": LOGGERS,
+}
+
+
+def path_keys(schema: type[Any], prefix: str = "") -> set[str]:
+    """The dotted keys under ``schema`` whose values are paths, in any of its options."""
+    found = set()
+    hints = get_type_hints(schema)
+    for key in fields(schema):
+        name = f"{prefix}{key.name}"
+        if key.metadata.get("path"):
+            found.add(name)
+        elif is_dataclass(hints[key.name]):
+            for option in {hints[key.name], *REGISTRIES.get(name, {}).values()}:
+                found |= path_keys(option, f"{name}.")
+    return found
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Raise BadInput, naming the key, for the first value in ``config`` that breaks its rule."""
+    for key in fields(config):
+        name, value = f"{prefix}{key.name}", getattr(config, key.name)
+        if is_dataclass(value):
+            check(value, f"{name}.")
+        elif "holds" in key.metadata and value is not None and not key.metadata["holds"](value):
+            raise BadInput(f"{name}={value}: {key.metadata['rule']}")

@@ -1,0 +1,79 @@
+"""A trained run that counts photos: everything that answers goes through here.
+
+A photo is read, shrunk and resized by the functions that prepared and streamed the training photos.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bincount import run
+from bincount.data.images import read_photo, shrink
+from bincount.data.index import Counts, ImageSize
+from bincount.data.pixels import fit, normalise
+from bincount.errors import BadInput
+from bincount.model import backbones, objectives
+from bincount.model.objectives import Objective, decode
+from bincount.training.checkpoints import FACTS
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A model and how photos reach it. ``image_size``: (height, width); ``stored``: how photos were kept."""
+
+    model: nn.Module
+    objective: Objective
+    counts: Counts
+    image_size: tuple[int, int]
+    stored: ImageSize
+    device: torch.device
+
+    def pixels(self, encoded: bytes) -> Tensor:
+        """A JPEG or PNG as the model takes it: uint8 (3, height, width). Raises UnreadablePhoto."""
+        return fit(shrink(read_photo(encoded), self.stored.shortest_side), self.image_size)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """The probability of each count, float32 (B, classes) on the CPU, of uint8 (B, 3, height, width)."""
+        outputs = self.model(normalise(pixels.to(self.device))).float()
+        return self.objective.posterior(outputs).cpu()
+
+    def count(self, photos: Sequence[bytes]) -> tuple[Tensor, Tensor]:
+        """Counts int64 (B,), probabilities float32 (B, classes) of encoded photos. Raises UnreadablePhoto."""
+        probabilities = self.probabilities(torch.stack([self.pixels(photo) for photo in photos]))
+        return decode(probabilities)[0], probabilities
+
+
+def load(folder: Path, device: str | None = None) -> Counter:
+    """Load the best checkpoint of a run (the last one where there was no validation).
+
+    ``device`` None: a GPU where there is one. Raises BadInput for a run without a usable checkpoint.
+    """
+    path = next((folder / name for name in (run.BEST, run.LAST) if (folder / name).exists()), None)
+    if path is None:
+        raise BadInput(f"{folder} has no checkpoint yet: train it with `bincount train resume={folder}`")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        facts, state = checkpoint[FACTS], checkpoint["state_dict"]
+    except Exception as error:
+        # torch tells damage in many ways: EOFError, RuntimeError, UnpicklingError, KeyError, BadZipFile …
+        raise BadInput(
+            f"{path} cannot be read, it may be damaged: {' '.join(str(error).split())[:200]}"
+        ) from None
+    counts, image_size = Counts(**facts["counts"]), (facts["image_size"][0], facts["image_size"][1])
+    objective = objectives.build(classes=len(counts), **facts["objective"])
+    model = backbones.build(
+        outputs=objective.outputs,
+        image_size=image_size,
+        **{**facts["model"], "weights": None, "freeze": False},
+    )
+    prefix = "model."
+    model.load_state_dict(
+        {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    )
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = model.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Counter(model, objective, counts, image_size, ImageSize(**facts["stored"]), where)

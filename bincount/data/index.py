@@ -1,0 +1,229 @@
+"""The index of a data set: what is in it, and where each photo lies.
+
+``index.json`` tells the whole in a page; ``index.parquet`` has a row a photo. The first names the
+digest of the second, so that two files of different data sets are never taken together.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bincount import storage
+from bincount.data.shards import Sample
+from bincount.errors import BadInput
+
+SCHEMA_VERSION = 1
+
+#: The split of photos without a label, for pre-training.
+UNLABELLED = "unlabelled"
+
+COLUMNS = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("count", pa.int32()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("jpeg_offset", pa.int64(), nullable=False),
+        pa.field("jpeg_length", pa.int64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Which counts a data set has: 0 to ``max_count``, and with ``more`` one class for all above."""
+
+    max_count: int
+    more: bool = False
+
+    def __len__(self) -> int:
+        return self.max_count + 1 + self.more
+
+    @property
+    def names(self) -> list[str]:
+        """One name a class, in the order of the model's outputs."""
+        return [str(count) for count in range(self.max_count + 1)] + ["more"] * self.more
+
+    def classes(self, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The class of each count: itself, or the class "more"."""
+        return np.minimum(counts, self.max_count + 1)
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """How `prepare` stored the photos: pixels of the shortest side (None: as they came), JPEG quality."""
+
+    shortest_side: int | None
+    quality: int | None
+
+
+@dataclass(frozen=True)
+class SplitTable:
+    """The photos of one split as columns, a row a photo, in the order of their shards.
+
+    ``count``, ``shard`` (a number into ``shards``), ``jpeg_offset`` and ``jpeg_length``: int64 (rows,).
+    """
+
+    name: str
+    root: Path
+    id: pa.StringArray
+    count: npt.NDArray[np.int64]
+    shards: list[str]
+    shard: npt.NDArray[np.int64]
+    jpeg_offset: npt.NDArray[np.int64]
+    jpeg_length: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.count)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An opened data set."""
+
+    root: Path
+    counts: Counts
+    image_size: ImageSize
+    digest: str
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, address: str) -> "Index":
+        """Open the data set under ``address``. Raises BadInput where there is none, or half of one."""
+        root = storage.existing_folder(address, "data.root")
+        path = root / "index.json"
+        if not path.exists():
+            raise BadInput(
+                f"{root} is no prepared data set (it has no index.json): make one with `bincount prepare`"
+            )
+        try:
+            summary = json.loads(path.read_bytes())
+            version = summary["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise BadInput(
+                    f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare again"
+                )
+            index = cls(
+                root,
+                Counts(summary["max_count"], summary["overflow"] == "class"),
+                ImageSize(**summary["image_size"]),
+                summary["index_digest"],
+                summary,
+            )
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(f"{path} is damaged: prepare the data set again") from None
+        if not (root / "index.parquet").exists() or storage.sha256(root / "index.parquet") != index.digest:
+            raise BadInput(
+                f"{root}/index.parquet is not the one that index.json names: prepare the data set again"
+            )
+        return index
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that have photos."""
+        return [name for name, split in self.summary["splits"].items() if split["samples"]]
+
+    def photos_per_count(self, split: str) -> dict[str, int]:
+        """Photos of each class of the split, by the names of :class:`Counts`."""
+        return dict(self.summary["splits"][split]["photos_per_count"])
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return pq.read_table(self.root / "index.parquet")
+
+    def split(self, name: str) -> SplitTable:
+        """The photos of one split. Raises BadInput where the data set has none of it."""
+        if name not in self.splits:
+            raise BadInput(f"{self.root} has no photos in split {name!r}: it has {', '.join(self.splits)}")
+        rows = self._table.filter(pc.field("split") == name)
+        shard = rows["shard"].combine_chunks().dictionary_encode()
+        return SplitTable(
+            name=name,
+            root=self.root,
+            id=rows["id"].combine_chunks(),
+            count=_numbers(rows, "count"),
+            shards=shard.dictionary.to_pylist(),
+            shard=shard.indices.to_numpy().astype(np.int64),
+            jpeg_offset=_numbers(rows, "jpeg_offset"),
+            jpeg_length=_numbers(rows, "jpeg_length"),
+        )
+
+
+def _numbers(rows: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    values: npt.NDArray[np.int64] = pc.fill_null(rows[column], 0).to_numpy().astype(np.int64)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedSample:
+    """A sample with its place among the splits."""
+
+    sample: Sample
+    split: str
+    group: str
+
+
+def write_index(
+    root: Path,
+    samples: Iterable[IndexedSample],
+    counts: Counts,
+    overflow: str,
+    image_size: ImageSize,
+    source: dict[str, Any],
+    splits: Iterable[str],
+) -> dict[str, Any]:
+    """Write both files of the index, ``index.json`` last: without it a folder is no data set.
+
+    ``splits`` are named in ``index.json`` in this order also where they are empty. Returns its content.
+    """
+    rows = [{**_columns(each.sample), "split": each.split, "group": each.group} for each in samples]
+    table = pa.Table.from_pylist(rows, schema=COLUMNS)
+    with storage.written_whole(root / "index.parquet") as partial:
+        pq.write_table(table, partial, compression="zstd")
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "max_count": counts.max_count,
+        "overflow": overflow,
+        "image_size": asdict(image_size),
+        "splits": {split: _split_summary(root, table, split, counts) for split in splits},
+        "source": source,
+        "index_digest": storage.sha256(root / "index.parquet"),
+    }
+    storage.write_text(root / "index.json", json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def _columns(sample: Sample) -> dict[str, Any]:
+    return {field.name: getattr(sample, field.name) for field in fields(sample)}
+
+
+def _split_summary(root: Path, table: pa.Table, split: str, counts: Counts) -> dict[str, Any]:
+    rows = table.filter(pc.field("split") == split)
+    labelled = rows["count"].drop_null().to_numpy().astype(np.int64)
+    per_class = np.bincount(counts.classes(labelled), minlength=len(counts))
+    return {
+        "samples": len(rows),
+        "shards": [
+            {
+                "name": shard,
+                "samples": int((pc.equal(rows["shard"], shard)).to_numpy().sum()),
+                "sha256": storage.sha256(root / shard).removeprefix("sha256:"),
+            }
+            for shard in pc.unique(rows["shard"]).to_pylist()
+        ],
+        "photos_per_count": dict(zip(counts.names, per_class.tolist(), strict=True)),
+    }

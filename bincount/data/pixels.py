@@ -1,0 +1,84 @@
+"""Photos as tensors: what the model sees. uint8 on the workers, floats on the device."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bincount.data.images import Pixels
+
+#: Mean and standard deviation of ImageNet's RGB values in 0..1, which pretrained weights expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+#: Random numbers that the augmentation of one photo takes.
+DRAWS = 6
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training photo may be changed. Nothing here can hide an item.
+
+    ``flip``: probability of mirroring left and right. ``shift``: part of the width and height.
+    ``zoom``: only outwards, 0.1 shows the photo at 0.9 of its size or more. ``light`` and ``contrast``:
+    part by which brightness and contrast go up or down.
+    """
+
+    flip: float
+    shift: float
+    zoom: float
+    light: float
+    contrast: float
+
+
+def fit(photo: Pixels, image_size: tuple[int, int]) -> Tensor:
+    """Resize the whole photo to ``image_size`` (height, width): uint8 (3, height, width).
+
+    The photo is squashed, not cropped: a crop could cut items away.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
+    if pixels.shape[1:] == image_size:
+        return pixels
+    return F.interpolate(pixels[None], size=image_size, mode="bilinear", antialias=True)[0]
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (B, 3, H, W) to float32 of mean 0 and deviation 1 over ImageNet, in channels-last memory."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return ((pixels.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def draws(seed: int, epoch: int, rows: npt.NDArray[np.int64]) -> Tensor:
+    """The random numbers that augment ``rows`` in an epoch: float32 (rows, DRAWS), in 0..1.
+
+    They depend on nothing else, so a photo is augmented alike on any rank, worker or resumed run.
+    A masked place (row -1) gets row 0's.
+    """
+    numbers = [np.random.default_rng([seed, epoch, max(int(row), 0)]).random(DRAWS) for row in rows]
+    return torch.tensor(np.asarray(numbers, dtype=np.float32).reshape(len(rows), DRAWS))
+
+
+def augment(pixels: Tensor, draws: Tensor, by: Augmentation) -> Tensor:
+    """Change each photo by its own random numbers, all of a batch at once on the device.
+
+    ``pixels``: float (B, 3, H, W), normalised. ``draws``: float (B, DRAWS) in 0..1. Same shape back.
+    """
+    flip = torch.where(draws[:, 0] < by.flip, -1.0, 1.0)
+    spread = 2 * draws[:, 1:3] - 1
+    zoom = 1 / (1 - by.zoom * draws[:, 3])
+    theta = pixels.new_zeros(len(pixels), 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = flip * zoom, zoom
+    theta[:, :, 2] = 2 * by.shift * spread
+    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+
+    strength = 2 * draws[:, 4:6, None, None] - 1
+    contrast = torch.exp(strength[:, :1] * math.log1p(by.contrast))
+    # One standard deviation of a photo is about 0.225 of full brightness.
+    light = strength[:, 1:] * by.light / STD[1]
+    return moved * contrast + light

@@ -1,0 +1,28 @@
+"""What was left out, and why: the rows of `skipped.csv`."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Skipped(NamedTuple):
+    """One photo, record or label that was not used."""
+
+    id: str
+    """The id as it was found, which may be unusable or empty."""
+    file: str
+    """Where it was found, for example `labels.csv:17`."""
+    reason: str
+    """Short and lower-case, for example `count is -1, not 0 or more`."""
+
+
+def write_skipped(rows: Iterable[Skipped], path: Path) -> None:
+    """Write `rows`, in their order, as the CSV `id,file,reason`; with no rows, only the header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Skipped._fields)
+    writer.writerows(rows)
+    # A file name that is not valid UTF-8 reaches us with surrogates, and has to be listed all the same.
+    path.write_bytes(text.getvalue().encode("utf-8", errors="backslashreplace"))

@@ -1,0 +1,33 @@
+"""The two ways a command ends badly. Both are told to people in one line, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+#: Words that an error lists one by one; of more it names only the nearest.
+FEW = 30
+
+
+class BincountError(Exception):
+    """Something failed that the user did not get wrong (exit code 1)."""
+
+    exit_code = 1
+
+
+class BadInput(BincountError):
+    """What the user gave cannot be used as it is (exit code 2).
+
+    The message is one line: what is wrong, where, and what to do about it.
+    """
+
+    exit_code = 2
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """``did you mean X?``, or the words there are: the end of an error about a word that is none of them."""
+    known = sorted(words)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]}?"
+    if len(known) > FEW:
+        return f"none of the {len(known)} there are is like it"
+    return f"there is {', '.join(known)}" if known else "there is none yet"

@@ -1,0 +1,77 @@
+"""Objectives: what a model's outputs mean, how they are trained, and how they become a count.
+
+A photo's class is its count, an index 0 .. C-1. Where the run has an overflow class, the last index means
+"more than max_count" and is treated as the count max_count + 1.
+
+A new objective is one class under `@OBJECTIVES.register(name)`; its settings are keyword arguments.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bincount.model.registry import Registry
+
+
+class Objective(nn.Module, ABC):
+    """Ties the outputs of a backbone to C classes.
+
+    `classes` is C; `outputs` is K, the number of outputs that the backbone must have.
+    """
+
+    def __init__(self, classes: int, outputs: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.outputs = outputs
+
+    @abstractmethod
+    def forward(self, outputs: Tensor, count: Tensor) -> Tensor:
+        """The loss of each photo, float32 [B] and not reduced.
+
+        `outputs` is float32 [B, K], `count` int64 [B] in 0 .. C-1.
+        """
+
+    @abstractmethod
+    def posterior(self, outputs: Tensor) -> Tensor:
+        """The probability of each count, float32 [B, C] with rows that sum to 1, from outputs [B, K]."""
+
+
+OBJECTIVES: Registry[Callable[..., Objective]] = Registry("objective")
+
+
+def build(name: str, classes: int, **settings: float) -> Objective:
+    """The objective `name` for counts 0 .. classes-1, with its own settings.
+
+    Raises:
+        BadInput: there is no such objective.
+    """
+    return OBJECTIVES[name](classes, **settings)
+
+
+@OBJECTIVES.register("cross_entropy")
+class CrossEntropy(Objective):
+    """One logit a class. `label_smoothing` (0 to 1) is the share of the target spread over all classes."""
+
+    def __init__(self, classes: int, label_smoothing: float = 0.0) -> None:
+        super().__init__(classes, outputs=classes)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, outputs: Tensor, count: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, count, reduction="none", label_smoothing=self.label_smoothing)
+
+    def posterior(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(dim=-1)
+
+
+def decode(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """What probabilities [..., C] of the counts 0 .. C-1 say.
+
+    Returns:
+        The most probable count, int64 [...], of equally probable ones the smallest; and the expected number
+        of items, [...] in the dtype of the probabilities.
+    """
+    counts = torch.arange(probabilities.shape[-1], device=probabilities.device, dtype=probabilities.dtype)
+    return probabilities.argmax(dim=-1), (probabilities * counts).sum(dim=-1)

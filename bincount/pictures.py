@@ -1,0 +1,95 @@
+"""Pictures of results, drawn with matplotlib into PNG files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")  # no screen is needed, nor looked for
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from bincount import storage
+from bincount.data.images import Pixels
+
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A photo, uint8 (height, width, 3), its true count, the count told and that count's probability."""
+
+    photo: Pixels
+    count: int
+    told: int
+    probability: float
+
+
+def confusion(path: Path, matrix: Sequence[Sequence[int]], names: Sequence[str]) -> None:
+    """Draw the confusion matrix: a row a true count, shaded by share of the row, with photos written in."""
+    photos = np.asarray(matrix)
+    share = photos / np.maximum(photos.sum(axis=1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(5, 4.6))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), number in np.ndenumerate(photos):
+        axes.text(
+            column,
+            row,
+            f"{number:,}",
+            ha="center",
+            va="center",
+            color="white" if share[row, column] > 0.5 else "black",
+        )
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("items told")
+    axes.set_ylabel("items in the record")
+    _save(figure, path)
+
+
+def examples(path: Path, shown: Sequence[Example]) -> None:
+    """Draw photos with the count told, and the true one where it was wrong."""
+    columns = min(6, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.35 * rows), squeeze=False)
+    for place in axes.flat:
+        place.axis("off")
+    for place, example in zip(axes.flat, shown, strict=False):
+        place.imshow(example.photo)
+        right = example.told == example.count
+        title = f"{example.told}" if right else f"{example.told}, not {example.count}"
+        title = f"{title} ({example.probability:.0%})"
+        place.set_title(title, color=RIGHT if right else WRONG, fontsize=11)
+    _save(figure, path)
+
+
+def curves(path: Path, rows: Sequence[dict[str, Any]]) -> bool:
+    """Draw loss, accuracy and RMSE over the steps of a run; False where there is nothing to draw yet."""
+    panels = {"loss": ("train/loss", "val/loss"), "accuracy": ("val/accuracy",), "RMSE": ("val/rmse",)}
+    if not any(row.get(name) for row in rows for names in panels.values() for name in names):
+        return False
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.2))
+    for place, (title, names) in zip(axes, panels.items(), strict=True):
+        for name in names:
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            if points:
+                place.plot(
+                    *zip(*points, strict=True), label=name, marker="." if name.startswith("val") else None
+                )
+        place.set_title(title)
+        place.set_xlabel("step")
+        place.grid(alpha=0.3)
+        if place.lines:
+            place.legend(frameon=False)
+    _save(figure, path)
+    return True
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.tight_layout()
+    with storage.written_whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=110)
+    plt.close(figure)

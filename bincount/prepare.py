@@ -1,0 +1,206 @@
+"""`bincount prepare`: photos and records become shards and an index."""
+
+import multiprocessing
+import os
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from bincount import progress, storage
+from bincount.config import FolderSource, PrepareConfig, ShardsSource, SyntheticSource
+from bincount.data import catalogue, images
+from bincount.data.catalogue import Catalogue, DrawnPhoto, Entry
+from bincount.data.images import UnreadablePhoto
+from bincount.data.index import UNLABELLED, Counts, ImageSize, IndexedSample, write_index
+from bincount.data.records import record_tables
+from bincount.data.shards import Sample, ShardWriter, read_samples
+from bincount.data.skipped import Skipped, write_skipped
+from bincount.data.splits import assign_splits
+from bincount.errors import BadInput
+
+SPLITS = ("train", "val", "test")
+
+#: Photos that one task of a worker process takes, and tasks that wait for each process.
+CHUNK, WAITING = 16, 4
+
+Rendered = tuple[Entry, tuple[bytes, int, int] | str]
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Make the data set ``config.out``, whole or not at all."""
+    out = storage.folder(config.out)
+    if (out / "index.json").exists() and not config.overwrite:
+        raise BadInput(f"out={config.out} is a data set already: name another folder, or add overwrite=true")
+    if isinstance(config.source, ShardsSource):
+        _index_shards(config, out)
+        return
+    if out.exists() and not (out / "index.json").exists() and any(out.iterdir()):
+        raise BadInput(f"out={config.out} has other files in it: name an empty or a new folder")
+    found = _catalogue(config)
+    entries = _planned(found, config)
+    if not entries:
+        raise BadInput(f"no photo is left to prepare{_common_reasons(found.skipped)}")
+    with storage.folder_written_whole(out) as root:
+        samples = list(_write_shards(root, entries, found.skipped, config))
+        if not samples:
+            raise BadInput(f"not one photo could be read{_common_reasons(found.skipped)}")
+        if found.records is not None:
+            for name, table in zip(("bins", "items"), record_tables(found.records), strict=True):
+                (root / "tables" / name).mkdir(parents=True)
+                pq.write_table(table, root / "tables" / name / "part-000000.parquet", compression="snappy")
+        write_skipped(found.skipped, root / "skipped.csv")
+        quality = config.quality
+        summary = _write_index(root, samples, ImageSize(config.shortest_side, quality), config)
+    _tell(out, summary, found.skipped, found.notes)
+
+
+def _catalogue(config: PrepareConfig) -> Catalogue:
+    if isinstance(config.source, SyntheticSource):
+        return catalogue.drawn(config.source, config.max_count, config.seed)
+    assert isinstance(config.source, FolderSource)
+    return catalogue.from_folder(config.source)
+
+
+def _planned(found: Catalogue, config: PrepareConfig) -> list[Entry]:
+    """The entries to write, each with its split, in the order in which they are written."""
+    labelled, unlabelled = [], []
+    for entry in found.entries:
+        if entry.count <= config.max_count or config.overflow == "class":
+            labelled.append(entry)
+        elif config.overflow == "unlabelled":
+            unlabelled.append(replace(entry, split=UNLABELLED))
+        else:
+            reason = f"above max_count {config.max_count}: the count is {entry.count}"
+            found.skipped.append(Skipped(entry.id, f"{entry.id}.jpg", reason))
+    if any(entry.split is None for entry in labelled):
+        classes = Counts(config.max_count, True).classes(np.array([entry.count for entry in labelled]))
+        groups = [entry.group for entry in labelled]
+        splits = assign_splits(classes.tolist(), groups, asdict(config.split), config.seed)
+        labelled = [replace(entry, split=split) for entry, split in zip(labelled, splits, strict=True)]
+    # Neighbouring ids show the same bin: apart from each other, they do not come in one batch.
+    entries = sorted([*labelled, *unlabelled], key=lambda entry: entry.id)
+    order = np.random.default_rng([config.seed, len(entries)]).permutation(len(entries))
+    return [entries[place] for place in order]
+
+
+def _write_shards(
+    root: Path, entries: list[Entry], skipped: list[Skipped], config: PrepareConfig
+) -> Iterator[IndexedSample]:
+    """Write every photo that can be read into the shards of its split."""
+    by_split: defaultdict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_split[str(entry.split)].append(entry)
+    ordered = [entry for split in (*SPLITS, UNLABELLED) for entry in by_split[split]]
+    render = partial(_render, config.shortest_side, config.quality)
+    what = "drawing bins" if isinstance(config.source, SyntheticSource) else "preparing photos"
+    rendered = iter(progress.track(_in_processes(render, ordered, config.workers), what, len(ordered)))
+    for split in (*SPLITS, UNLABELLED):
+        with ShardWriter(root, split, config.photos_per_shard) as shards:
+            for entry, result in islice(rendered, len(by_split[split])):
+                if isinstance(result, str):
+                    skipped.append(Skipped(entry.id, f"{entry.id}.jpg", result))
+                    continue
+                count = None if split == UNLABELLED else entry.count
+                yield IndexedSample(shards.write(entry.id, count, *result), split, entry.group)
+
+
+def _render(shortest_side: int | None, quality: int, entry: Entry) -> tuple[bytes, int, int] | str:
+    """The entry's JPEG with its width and height, or the reason why there is none."""
+    try:
+        if isinstance(entry.photo, DrawnPhoto):
+            photo = images.shrink(entry.photo.draw(), shortest_side)
+            return images.encode_jpeg(photo, quality), photo.shape[1], photo.shape[0]
+        return images.stored_jpeg(entry.photo.read(), shortest_side, quality)
+    except UnreadablePhoto as problem:
+        return f"unreadable photo: {problem}"
+    except OSError as error:
+        return f"the photo cannot be read: {error.strerror}"
+
+
+def _in_processes(render: Any, entries: list[Entry], workers: int | None) -> Iterator[Rendered]:
+    """Render on all processors, in order, with a bounded number of photos on the way."""
+    workers = workers or len(os.sched_getaffinity(0))
+    chunks = (entries[place : place + CHUNK] for place in range(0, len(entries), CHUNK))
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: deque[Future[list[Rendered]]] = deque()
+        for chunk in chunks:
+            waiting.append(pool.submit(_render_chunk, render, chunk))
+            if len(waiting) >= workers * WAITING:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _render_chunk(render: Any, chunk: list[Entry]) -> list[Rendered]:
+    return [(entry, render(entry)) for entry in chunk]
+
+
+def _index_shards(config: PrepareConfig, out: Path) -> None:
+    """Index WebDataset shards made elsewhere, where they are."""
+    storage.existing_folder(config.out, "out")
+    shards = sorted(path for split in SPLITS for path in (out / split).glob("*.tar"))
+    if not shards:
+        wanted = ", ".join(f"{split}/*.tar" for split in SPLITS)
+        raise BadInput(f"out={config.out}: there are no shards in it: put them in {wanted}")
+    indexed: dict[str, IndexedSample] = {}
+    skipped: list[Skipped] = []
+    for path in progress.track(shards, "indexing shards", len(shards)):
+        split, name = path.parent.name, f"{path.parent.name}/{path.name}"
+        for found in read_samples(out, name):
+            if not isinstance(found, Sample):
+                skipped.append(Skipped(found[0], name, found[1]))
+            elif found.id in indexed:
+                skipped.append(
+                    Skipped(found.id, name, f"the id again, as in {indexed[found.id].sample.shard}")
+                )
+            elif found.count is not None and found.count > config.max_count and config.overflow == "skip":
+                reason = f"above max_count {config.max_count}: the count is {found.count}"
+                skipped.append(Skipped(found.id, name, reason))
+            else:
+                indexed[found.id] = IndexedSample(found, split, found.id)
+    if not indexed:
+        raise BadInput(
+            f"out={config.out}: not one sample of its shards can be used{_common_reasons(skipped)}"
+        )
+    write_skipped(skipped, out / "skipped.csv")
+    summary = _write_index(out, list(indexed.values()), ImageSize(None, None), config)
+    _tell(out, summary, skipped, [])
+
+
+def _write_index(
+    root: Path, samples: list[IndexedSample], image_size: ImageSize, config: PrepareConfig
+) -> dict[str, Any]:
+    counts = Counts(config.max_count, config.overflow == "class")
+    splits = [*SPLITS, *([UNLABELLED] if config.overflow == "unlabelled" else [])]
+    source = {**asdict(config.source), "seed": config.seed, "split": asdict(config.split)}
+    return write_index(root, samples, counts, config.overflow, image_size, source, splits)
+
+
+def _common_reasons(skipped: Iterable[Skipped]) -> str:
+    """The commonest reasons, without the detail behind their colon."""
+    common = Counter(each.reason.partition(":")[0] for each in skipped).most_common(3)
+    return ": " + "; ".join(f"{reason} ({number})" for reason, number in common) if common else ""
+
+
+def _tell(out: Path, summary: dict[str, Any], skipped: list[Skipped], notes: list[str]) -> None:
+    names = list(next(iter(summary["splits"].values()))["photos_per_count"])
+    table = Table("split", "photos", *names, "shards", title=f"{out}: photos per count", title_justify="left")
+    for split, told in summary["splits"].items():
+        per_count = (f"{told['photos_per_count'][name]:,}" for name in names)
+        table.add_row(split, f"{told['samples']:,}", *per_count, str(len(told["shards"])))
+    progress.out.print(table)
+    if skipped:
+        where = f"{len(skipped):,} left out, each with its reason in {out / 'skipped.csv'}"
+        progress.out.print(f"{where}{_common_reasons(skipped)}", soft_wrap=True)
+    for note in notes:
+        progress.out.print(note, soft_wrap=True)

@@ -1,0 +1,131 @@
+"""The run folder: made once, found again by name, `latest` or path.
+
+config.yaml  environment.json  log.txt  metrics.csv  checkpoints/  evaluation/<split>/  report.html
+"""
+
+import json
+import logging
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from bincount import storage
+from bincount.errors import BadInput
+
+BEST = Path("checkpoints/best.ckpt")
+LAST = Path("checkpoints/last.ckpt")
+
+_PACKAGES = (
+    "bincount",
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "webdataset",
+    "hydra-core",
+    "numpy",
+)
+
+
+def create(runs: str, experiment: str, config: DictConfig) -> Path:
+    """Make the folder of a new run, write its config and environment, and point `latest` to it.
+
+    ``BINCOUNT_RUN_ID`` names the run where several processes must agree on one folder.
+    """
+    top = storage.folder(runs)
+    now = datetime.now(UTC)
+    name = os.environ.get("BINCOUNT_RUN_ID") or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    folder = top / experiment / name
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"runs={runs}: the run folder {folder} cannot be made: {error.strerror}") from None
+    storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
+    storage.write_text(folder / "environment.json", json.dumps(environment(now), indent=2) + "\n")
+    _point_latest(top, folder)
+    return folder
+
+
+def find(name: str, runs: str) -> Path:
+    """The folder of a run: ``latest``, a path, or a path below ``runs``. Raises BadInput if there is none."""
+    top = storage.folder(runs)
+    if name == "latest":
+        if not (top / "latest").exists():
+            raise BadInput(f"there is no run in {top} yet: train one with `bincount train`, or give runs=…")
+        return (top / "latest").resolve()
+    for folder in (storage.folder(name), top / name):
+        if (folder / "config.yaml").exists():
+            return folder.resolve()
+    raise BadInput(f"{name} is no run: there is no config.yaml in it, nor in {top / name}")
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The configuration that a run was made with."""
+    try:
+        config = OmegaConf.load(folder / "config.yaml")
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise BadInput(f"{folder}/config.yaml cannot be read: {str(error).splitlines()[0]}") from None
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def log_to(folder: Path) -> None:
+    """Send what the program says to standard output and to the run's log.txt."""
+    package = logging.getLogger("bincount")
+    package.setLevel(logging.INFO)
+    for before in list(package.handlers):
+        package.removeHandler(before)
+        before.close()
+    file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package.addHandler(logging.StreamHandler(sys.stdout))
+    package.addHandler(file)
+
+
+def environment(now: datetime) -> dict[str, Any]:
+    """What a reader needs to judge and repeat a run: command, time, versions, machine, commit."""
+    return {
+        "command": sys.argv,
+        "started": now.isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this program runs from, if it does."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _point_latest(top: Path, folder: Path) -> None:
+    link = top / f".latest.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder.relative_to(top))
+    os.replace(link, top / "latest")

@@ -1,0 +1,85 @@
+"""Where bytes come from and go to: every read and write of a data set or a run passes here.
+
+Folders for now; an address with a scheme (`s3://`) is refused in one place.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from bincount.errors import BadInput
+
+
+def folder(address: str) -> Path:
+    """The folder that ``address`` names. Raises BadInput for what is not on this machine."""
+    if "://" in address:
+        raise BadInput(f"{address} is not a folder: only folders on this machine can be read and written")
+    return Path(address).expanduser()
+
+
+def existing_folder(address: str, what: str) -> Path:
+    """Like :func:`folder`; raises BadInput, naming ``what`` was asked for, where there is none."""
+    path = folder(address)
+    if not path.exists():
+        raise BadInput(f"{what}: there is no folder {path}")
+    if not path.is_dir():
+        raise BadInput(f"{what}: {path} is a file, and a folder is needed")
+    return path
+
+
+def read_range(path: Path, offset: int, length: int) -> bytes:
+    """Read ``length`` bytes from ``offset``; fewer only where the file ends before."""
+    with path.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), length, offset)
+
+
+def sha256(path: Path) -> str:
+    """The file's digest, as ``sha256:<hex>``."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a name to write to beside ``path``; it becomes ``path`` when all went well.
+
+    Readers see the old file or the whole new one, whenever the writer is killed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder beside ``path``; it takes the place of ``path`` when all went well.
+
+    A killed writer leaves only the hidden ``.<name>.partial``, which the next one clears away.
+    """
+    path = path.absolute()
+    partial = path.with_name(f".{path.name}.partial")
+    replaced = path.with_name(f".{path.name}.replaced")
+    for left_over in (partial, replaced):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            path.rename(replaced)
+        partial.rename(path)
+    finally:
+        for left_over in (partial, replaced):
+            shutil.rmtree(left_over, ignore_errors=True)

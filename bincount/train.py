@@ -1,0 +1,204 @@
+"""`bincount train`: shards become a run that counts.
+
+One process trains by itself; with `launcher.devices` above 1, torchrun starts a rank a device on the
+configuration in the run folder (`python -m bincount.train RUN_FOLDER`). Then the run is evaluated.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import lightning as L
+import torch
+from omegaconf import OmegaConf
+
+from bincount import compose, run, storage
+from bincount.config import EvaluateConfig, EvaluationData, TrainConfig
+from bincount.data.datamodule import BinData
+from bincount.data.index import Index
+from bincount.errors import BadInput, nearest
+from bincount.evaluate import evaluate
+from bincount.model import backbones, objectives
+from bincount.model.metrics import WATCHED
+from bincount.model.module import CountModule
+from bincount.training import loggers, ranks
+from bincount.training.checkpoints import CounterFacts, keep_checkpoints
+from bincount.training.reporting import EpochLines
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> Path:
+    """Train and evaluate a run; returns its folder."""
+    index = Index.open(config.data.root)
+    check(config, index)
+    folder = _run_folder(config)
+    run.log_to(folder)
+    log.info("run %s", folder)
+    log.info(
+        "%s on %s",
+        _model_name(config),
+        ", ".join(f"{index.summary['splits'][s]['samples']:,} {s}" for s in index.splits),
+    )
+    if config.launcher.devices > 1:
+        ranks.start(config.launcher.devices, __name__, folder)
+    else:
+        fit(config, folder)
+    _evaluate(config, index, folder)
+    return folder
+
+
+def check(config: TrainConfig, index: Index) -> None:
+    """Find what would stop the run, before anything costs time. Raises BadInput."""
+    if "train" not in index.splits:
+        raise BadInput(f"{index.root} has no photos in split 'train': prepare it with split.train above 0")
+    photos = round(index.summary["splits"]["train"]["samples"] * config.data.fraction)
+    per_count = index.photos_per_count("train")
+    held = [name for name, number in per_count.items() if number]
+    if len(held) == 1:
+        raise BadInput(
+            f"{index.root}: every training photo has the count {held[0]}, so there is nothing to learn"
+        )
+    batch = config.data.batch_size * config.launcher.devices
+    if photos < batch:
+        raise BadInput(
+            f"data.batch_size={config.data.batch_size}: a step takes {batch} photos, and there are {photos}"
+        )
+    if config.trainer.monitor not in WATCHED:
+        raise BadInput(
+            f"trainer.monitor={config.trainer.monitor}: {nearest(config.trainer.monitor, WATCHED)}"
+        )
+    if config.launcher.accelerator == "gpu" and torch.cuda.device_count() < config.launcher.devices:
+        found = torch.cuda.device_count()
+        raise BadInput(
+            f"launcher.devices={config.launcher.devices}: there are {found} GPUs; launcher=local needs none"
+        )
+    # Builds the model once for its own checks: unknown names, weights that do not fit, sizes it cannot take.
+    _model(config, index)
+
+
+def fit(config: TrainConfig, folder: Path) -> None:
+    """Train on this rank, until the end or from the last checkpoint on."""
+    index = Index.open(config.data.root)
+    L.seed_everything(config.seed, workers=False, verbose=False)
+    model, objective = _model(config, index)
+    module = CountModule(model, objective, config.optimizer, config.scheduler)
+    validates = "val" in index.splits
+    facts = {
+        "model": asdict(config.model),
+        "objective": asdict(config.objective),
+        "counts": asdict(index.counts),
+        "image_size": list(config.data.height_width),
+        "stored": asdict(index.image_size),
+        "index_digest": index.digest,
+    }
+    callbacks = [*keep_checkpoints(folder, config.trainer, validates), CounterFacts(facts), EpochLines()]
+    with _lightning_quiet():
+        trainer = L.Trainer(
+            accelerator=config.launcher.accelerator,
+            devices=config.launcher.devices,
+            num_nodes=config.launcher.nodes,
+            strategy="ddp" if config.launcher.devices > 1 else "auto",
+            precision="bf16-mixed" if _uses_bf16(config) else "32-true",
+            max_epochs=config.trainer.max_epochs,
+            max_steps=config.trainer.max_steps or -1,
+            gradient_clip_val=config.trainer.clip_gradient,
+            limit_val_batches=None if validates else 0,
+            logger=loggers.build(config, folder),
+            callbacks=callbacks,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        last = folder / run.LAST
+        module.to(memory_format=torch.channels_last)
+        data = BinData(index, config.data, config.seed)
+        trainer.fit(
+            module, data, ckpt_path=last if config.resume and last.exists() else None, weights_only=True
+        )
+
+
+def _model(config: TrainConfig, index: Index) -> tuple[torch.nn.Module, objectives.Objective]:
+    objective = objectives.build(classes=len(index.counts), **asdict(config.objective))
+    model = backbones.build(
+        outputs=objective.outputs, image_size=config.data.height_width, **asdict(config.model)
+    )
+    return model, objective
+
+
+def _model_name(config: TrainConfig) -> str:
+    return getattr(config.model, "architecture", config.model.name)
+
+
+def _uses_bf16(config: TrainConfig) -> bool:
+    """bf16 where it was asked for, or where the device computes in it: there it is faster."""
+    if config.launcher.precision != "auto":
+        return config.launcher.precision == "bf16"
+    if config.launcher.accelerator == "gpu":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _run_folder(config: TrainConfig) -> Path:
+    """A new run's folder, or the one to go on with; its config.yaml is what every rank reads."""
+    config = replace(config, data=replace(config.data, root=str(storage.folder(config.data.root).resolve())))
+    saved = OmegaConf.create(asdict(config))
+    if config.resume is None:
+        return run.create(config.runs, config.experiment, saved)
+    folder = run.find(config.resume, config.runs)
+    storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(saved))
+    return folder
+
+
+@contextlib.contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    """Silence Lightning where it warns of a choice that we made, or of its own insides."""
+    meant = [
+        "GPU available but not used",
+        "The `srun` command is available",
+        "Checkpoint directory .* exists and is not empty",
+        "Found .* module.* in eval mode at the start of training",
+        "The number of training batches .* is smaller than the logging interval",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    ]
+    names = ("utilities.rank_zero", "accelerators.cuda")
+    talkers = [logging.getLogger(f"lightning.pytorch.{name}") for name in names]
+    levels = [talker.level for talker in talkers]
+    with warnings.catch_warnings():
+        for message in meant:
+            warnings.filterwarnings("ignore", message=f".*{message}")
+        for talker in talkers:
+            talker.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for talker, level in zip(talkers, levels, strict=True):
+                talker.setLevel(level)
+
+
+def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
+    split = next((split for split in ("test", "val") if split in index.splits), None)
+    if split is None:
+        log.info("there is no split to evaluate on; the run is in %s", folder)
+        return
+    data = EvaluationData(root=None, batch_size=config.data.batch_size, workers=config.data.workers)
+    evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, data=data))
+
+
+def _rank(folder: Path) -> None:
+    """What torchrun starts on each rank."""
+    if os.environ["RANK"] == "0":
+        run.log_to(folder)
+    fit(compose.typed("train", run.saved_config(folder)), folder)
+
+
+if __name__ == "__main__":
+    _rank(Path(sys.argv[1]))

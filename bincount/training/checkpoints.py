@@ -1,0 +1,49 @@
+"""What is kept of a run while it trains: the best weights, the last state, and what a counter must know."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from bincount import config, run
+
+#: Where in a checkpoint the facts stand that a counter needs beside the weights.
+FACTS = "counter"
+
+
+class CounterFacts(L.Callback):
+    """Writes plain facts into each checkpoint, so that the file alone can count photos."""
+
+    def __init__(self, facts: dict[str, Any]):
+        self._facts = facts
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[FACTS] = self._facts
+
+
+def keep_checkpoints(folder: Path, settings: config.Trainer, validates: bool) -> list[L.Callback]:
+    """Keep ``last.ckpt``, once an epoch or every so many steps, and with validation ``best.ckpt``."""
+    last = _Keep(
+        folder / run.LAST,
+        every_n_train_steps=settings.checkpoint_every,
+        every_n_epochs=None if settings.checkpoint_every else 1,
+    )
+    if not validates:
+        return [last]
+    return [_Keep(folder / run.BEST, monitor=settings.monitor, mode=settings.mode), last]
+
+
+class _Keep(ModelCheckpoint):
+    """Lightning's checkpoint callback with one file, always of the same name."""
+
+    def __init__(self, path: Path, **settings: Any):
+        super().__init__(
+            dirpath=path.parent,
+            filename=path.stem,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+            **settings,
+        )

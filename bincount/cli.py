@@ -123,7 +123,7 @@ usage: bincount VERB [key=value …]
   bincount --version
 
 start here:
-  bincount prepare           # draw 3,000 bins
+  bincount prepare           # draw 6,000 bins
   bincount train             # ResNet34, a few minutes on two cores
   bincount predict photos=DIR"""
 

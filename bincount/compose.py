@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from bincount import run
 from bincount.config import REGISTRIES, VERBS, check, path_keys
@@ -49,6 +49,9 @@ def typed(verb: str, cfg: DictConfig) -> Any:
         config = OmegaConf.to_object(OmegaConf.merge(schema, cfg))
     except MissingMandatoryValue as error:
         raise BadInput(f"{error.full_key} is not given: add {error.full_key}=…") from None
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        raise BadInput(f"{key}: there is no such key in `{verb}`: {_near_key(key, keys(cfg))}") from None
     except OmegaConfBaseException as error:
         raise BadInput(f"{error.full_key}: {_first_line(error)}") from None
     check(config)

@@ -1,7 +1,10 @@
 """`bincount prepare`: photos and records become shards and an index."""
 
+import json
 import multiprocessing
 import os
+import tarfile
+import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -29,6 +32,9 @@ from bincount.errors import BadInput
 
 SPLITS = ("train", "val", "test")
 
+#: What a data set holds.
+WRITTEN = {"index.json", "index.parquet", "skipped.csv", "tables", *SPLITS, UNLABELLED}
+
 #: Photos that one task of a worker process takes, and tasks that wait for each process.
 CHUNK, WAITING = 16, 4
 
@@ -43,8 +49,7 @@ def prepare(config: PrepareConfig) -> None:
     if isinstance(config.source, ShardsSource):
         _index_shards(config, out)
         return
-    if out.exists() and not (out / "index.json").exists() and any(out.iterdir()):
-        raise BadInput(f"out={config.out} has other files in it: name an empty or a new folder")
+    _check_out(out, config.out)
     found = _catalogue(config)
     entries = _planned(found, config)
     if not entries:
@@ -61,6 +66,25 @@ def prepare(config: PrepareConfig) -> None:
         quality = config.quality
         summary = _write_index(root, samples, ImageSize(config.shortest_side, quality), config)
     _tell(out, summary, found.skipped, found.notes)
+
+
+def _check_out(out: Path, given: str) -> None:
+    """Raise BadInput where writing ``out`` would take away more than a data set that `prepare` wrote."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"out={given} is a file: name a folder")
+    held = {path.name for path in out.iterdir()} if out.exists() else set()
+    if held and ("index.json" not in held or held - WRITTEN):
+        raise BadInput(f"out={given} has other files in it: name an empty or a new folder")
+    if held and _source_of(out / "index.json") == "shards":
+        raise BadInput(f"out={given} has shards that were made elsewhere: name an empty or a new folder")
+
+
+def _source_of(index: Path) -> Any:
+    """The name of the source that ``index.json`` tells, None where it is damaged."""
+    try:
+        return json.loads(index.read_bytes())["source"]["name"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _catalogue(config: PrepareConfig) -> Catalogue:
@@ -80,7 +104,7 @@ def _planned(found: Catalogue, config: PrepareConfig) -> list[Entry]:
             unlabelled.append(replace(entry, split=UNLABELLED))
         else:
             reason = f"above max_count {config.max_count}: the count is {entry.count}"
-            found.skipped.append(Skipped(entry.id, f"{entry.id}.jpg", reason))
+            found.skipped.append(Skipped(entry.id, entry.photo.name, reason))
     if any(entry.split is None for entry in labelled):
         classes = Counts(config.max_count, True).classes(np.array([entry.count for entry in labelled]))
         groups = [entry.group for entry in labelled]
@@ -107,7 +131,7 @@ def _write_shards(
         with ShardWriter(root, split, config.photos_per_shard) as shards:
             for entry, result in islice(rendered, len(by_split[split])):
                 if isinstance(result, str):
-                    skipped.append(Skipped(entry.id, f"{entry.id}.jpg", result))
+                    skipped.append(Skipped(entry.id, entry.photo.name, result))
                     continue
                 count = None if split == UNLABELLED else entry.count
                 yield IndexedSample(shards.write(entry.id, count, *result), split, entry.group)
@@ -128,10 +152,11 @@ def _render(shortest_side: int | None, quality: int, entry: Entry) -> tuple[byte
 
 def _in_processes(render: Any, entries: list[Entry], workers: int | None) -> Iterator[Rendered]:
     """Render on all processors, in order, with a bounded number of photos on the way."""
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or _processors()
     chunks = (entries[place : place + CHUNK] for place in range(0, len(entries), CHUNK))
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
+    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         waiting: deque[Future[list[Rendered]]] = deque()
         for chunk in chunks:
             waiting.append(pool.submit(_render_chunk, render, chunk))
@@ -139,6 +164,23 @@ def _in_processes(render: Any, entries: list[Entry], workers: int | None) -> Ite
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+
+
+def _processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed: it would wait for the next task for ever."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _render_chunk(render: Any, chunk: list[Entry]) -> list[Rendered]:
@@ -156,18 +198,20 @@ def _index_shards(config: PrepareConfig, out: Path) -> None:
     skipped: list[Skipped] = []
     for path in progress.track(shards, "indexing shards", len(shards)):
         split, name = path.parent.name, f"{path.parent.name}/{path.name}"
-        for found in read_samples(out, name):
+        for found in _samples(out, name):
             if not isinstance(found, Sample):
                 skipped.append(Skipped(found[0], name, found[1]))
             elif found.id in indexed:
                 skipped.append(
                     Skipped(found.id, name, f"the id again, as in {indexed[found.id].sample.shard}")
                 )
-            elif found.count is not None and found.count > config.max_count and config.overflow == "skip":
+            elif found.count is None or found.count <= config.max_count or config.overflow == "class":
+                indexed[found.id] = IndexedSample(found, split, found.id)
+            elif config.overflow == "unlabelled":
+                indexed[found.id] = IndexedSample(replace(found, count=None), UNLABELLED, found.id)
+            else:
                 reason = f"above max_count {config.max_count}: the count is {found.count}"
                 skipped.append(Skipped(found.id, name, reason))
-            else:
-                indexed[found.id] = IndexedSample(found, split, found.id)
     if not indexed:
         raise BadInput(
             f"out={config.out}: not one sample of its shards can be used{_common_reasons(skipped)}"
@@ -175,6 +219,13 @@ def _index_shards(config: PrepareConfig, out: Path) -> None:
     write_skipped(skipped, out / "skipped.csv")
     summary = _write_index(out, list(indexed.values()), ImageSize(None, None), config)
     _tell(out, summary, skipped, [])
+
+
+def _samples(root: Path, shard: str) -> Iterator[Sample | tuple[str, str]]:
+    try:
+        yield from read_samples(root, shard)
+    except tarfile.TarError as error:
+        raise BadInput(f"{root / shard} is no whole tar file: {' '.join(str(error).split())}") from None
 
 
 def _write_index(
@@ -194,10 +245,11 @@ def _common_reasons(skipped: Iterable[Skipped]) -> str:
 
 def _tell(out: Path, summary: dict[str, Any], skipped: list[Skipped], notes: list[str]) -> None:
     names = list(next(iter(summary["splits"].values()))["photos_per_count"])
-    table = Table("split", "photos", *names, "shards", title=f"{out}: photos per count", title_justify="left")
+    table = Table("split", "photos", *names, "shards")
     for split, told in summary["splits"].items():
         per_count = (f"{told['photos_per_count'][name]:,}" for name in names)
         table.add_row(split, f"{told['samples']:,}", *per_count, str(len(told["shards"])))
+    progress.out.print(f"{out}: photos of each count", soft_wrap=True)
     progress.out.print(table)
     if skipped:
         where = f"{len(skipped):,} left out, each with its reason in {out / 'skipped.csv'}"

@@ -67,13 +67,13 @@ def write_text(path: Path, text: str) -> None:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield a new empty folder beside ``path``; it takes the place of ``path`` when all went well.
 
-    A killed writer leaves only the hidden ``.<name>.partial``, which the next one clears away.
+    A killed writer leaves only the hidden ``.<name>.partial``, and the old folder as ``.<name>.replaced``
+    if it was killed between the two renames: the next writer clears the first away and puts the other back.
     """
-    path = path.absolute()
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
-    for left_over in (partial, replaced):
-        shutil.rmtree(left_over, ignore_errors=True)
+    _tidy(path, partial, replaced)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -81,5 +81,11 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             path.rename(replaced)
         partial.rename(path)
     finally:
-        for left_over in (partial, replaced):
-            shutil.rmtree(left_over, ignore_errors=True)
+        _tidy(path, partial, replaced)
+
+
+def _tidy(path: Path, partial: Path, replaced: Path) -> None:
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
+    for left_over in (partial, replaced):
+        shutil.rmtree(left_over, ignore_errors=True)

@@ -37,7 +37,7 @@ def train(config: TrainConfig) -> Path:
     """Train and evaluate a run; returns its folder."""
     index = Index.open(config.data.root)
     check(config, index)
-    folder = _run_folder(config)
+    folder = run_folder(config)
     run.log_to(folder)
     log.info("run %s", folder)
     log.info(
@@ -147,7 +147,7 @@ def _uses_bf16(config: TrainConfig) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _run_folder(config: TrainConfig) -> Path:
+def run_folder(config: TrainConfig) -> Path:
     """A new run's folder, or the one to go on with; its config.yaml is what every rank reads."""
     config = replace(config, data=replace(config.data, root=str(storage.folder(config.data.root).resolve())))
     saved = OmegaConf.create(asdict(config))
@@ -193,7 +193,7 @@ def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
     evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, data=data))
 
 
-def _rank(folder: Path) -> None:
+def rank(folder: Path) -> None:
     """What torchrun starts on each rank."""
     if os.environ["RANK"] == "0":
         run.log_to(folder)
@@ -201,4 +201,4 @@ def _rank(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _rank(Path(sys.argv[1]))
+    rank(Path(sys.argv[1]))

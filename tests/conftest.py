@@ -5,6 +5,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from bincount import cli
+
+# How long an example takes says more about the machine's load than about the code.
+settings.register_profile("bincount", deadline=None)
+settings.load_profile("bincount")
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +31,22 @@ def abid_records(abid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(abid / "metadata.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     return folder / "metadata"
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of 96 drawn photos of 48x48 in shards of 16; not to be changed."""
+    out = tmp_path_factory.mktemp("small") / "data"
+    words = ["source.photos=96", "source.width=48", "source.height=48", "source.difficulty=0.1"]
+    assert cli.main(["prepare", *words, "photos_per_shard=16", f"out={out}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def small_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on ``small_data``: ResNet18 trained for an epoch, and evaluated on test; not to be changed."""
+    runs = tmp_path_factory.mktemp("small_run")
+    words = [f"data.root={small_data}", "model=resnet18", "data.image_size=32", "data.batch_size=8"]
+    words += ["data.workers=0", "trainer.max_epochs=1", "launcher.precision=fp32"]
+    assert cli.main(["train", *words, f"runs={runs}"]) == 0
+    return (runs / "latest").resolve()

@@ -26,9 +26,9 @@ def test_same_arguments_give_the_same_bytes_in_another_process():
 
 
 def test_drawing_leaves_the_global_generator_alone():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     draw_bin(0, 0, 3)
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before).all()
 
 
 def test_photos_differ_by_seed_index_and_count():
@@ -88,7 +88,7 @@ def test_counts_are_spread_evenly(photos, max_count, seed):
     counts = counts_to_draw(photos, max_count, seed)
     assert len(counts) == photos
     assert counts == counts_to_draw(photos, max_count, seed)
-    times = Counter({count: 0 for count in range(max_count + 1)})
+    times = Counter(dict.fromkeys(range(max_count + 1), 0))
     times.update(counts)
     assert set(times) == set(range(max_count + 1))
     assert max(times.values()) - min(times.values()) <= 1

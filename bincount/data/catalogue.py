@@ -25,6 +25,11 @@ class PhotoFile:
 
     path: Path
 
+    @property
+    def name(self) -> str:
+        """How it is called in `skipped.csv`."""
+        return self.path.name
+
     def read(self) -> bytes:
         """Its bytes."""
         return self.path.read_bytes()
@@ -38,6 +43,11 @@ class DrawnPhoto:
     index: int
     count: int
     source: SyntheticSource
+
+    @property
+    def name(self) -> str:
+        """How it is called in `skipped.csv`."""
+        return f"drawn photo {self.index}"
 
     def draw(self) -> images.Pixels:
         """Its pixels: uint8 (height, width, 3)."""
@@ -109,6 +119,11 @@ def from_folder(source: FolderSource) -> Catalogue:
         for id in counts
         if id not in photos and id not in told
     ]
+    skipped += [
+        Skipped(record.id, f"{record.id}.json", "the record has neither a label nor a photo")
+        for record in records or []
+        if record.id not in counts and record.id not in photos and record.id not in told
+    ]
     used = [id for id in photos if id in counts]
     groups = _groups(used, records, source.block) | given_groups
     entries = [Entry(id, counts[id], groups[id], None, PhotoFile(photos[id])) for id in used]
@@ -133,6 +148,11 @@ def _from_tree(folder: Path, block: int) -> Catalogue:
         )
     skipped: list[Skipped] = []
     photos = _by_id([(path, str(path.relative_to(folder))) for path in places], skipped)
+    skipped += [
+        Skipped(path.stem, str(path.relative_to(folder)), "the photo lies in no folder split/count")
+        for path in sorted(folder.rglob("*"))
+        if path not in places and _is_one_of(path, images.SUFFIXES)
+    ]
     groups = block_groups(list(photos), block)
     entries = [
         Entry(id, places[path][1], groups[id], places[path][0], PhotoFile(path))
@@ -143,11 +163,11 @@ def _from_tree(folder: Path, block: int) -> Catalogue:
 
 def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The files of a folder that end in one of ``suffixes``, hidden ones left out, by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
+    return sorted(path for path in folder.iterdir() if _is_one_of(path, suffixes))
+
+
+def _is_one_of(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _by_id(files: Iterable[tuple[Path, str]], skipped: list[Skipped]) -> dict[str, Path]:
@@ -195,7 +215,7 @@ def _twin_notes(ids: Iterable[str]) -> list[str]:
     if not twins:
         return []
     shown = "; ".join(" and ".join(each) for each in twins[:3])
-    return [f"{len(twins)} ids differ only by zero padding and are kept as different photos: {shown}"]
+    return [f"{len(twins)} times ids differ only by zero padding and are kept as different photos: {shown}"]
 
 
 def _reasons(skipped: list[Skipped]) -> str:

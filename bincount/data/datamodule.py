@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -59,8 +60,10 @@ class EpochLoader:
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
+        # A generator: Lightning makes an iterator before it restores the step to resume from, and the step
+        # is asked for only with the first batch.
         self._position.move(*divmod(self._trainer.global_step, self._steps))
-        return iter(self._loader)
+        yield from self._loader
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer's step says it all. Lightning takes a loader with this method as resumable."""
@@ -119,8 +122,8 @@ def evaluation_loader(
 ) -> "DataLoader[Batch]":
     """Every photo of a split once, in the same batches at any world size."""
     table: SplitTable = index.split(split)
-    start = EpochStart(evaluation_plan(np.arange(len(table)), layout))
-    return loader(PhotoStream(table, index.counts, image_size, rank, lambda: start), layout.workers)
+    start = partial(EpochStart, evaluation_plan(np.arange(len(table)), layout))
+    return loader(PhotoStream(table, index.counts, image_size, rank, start), layout.workers)
 
 
 def loader(stream: PhotoStream, workers: int) -> "DataLoader[Batch]":

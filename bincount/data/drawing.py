@@ -99,7 +99,7 @@ class Pen:
         middle = outline.mean(axis=0)
         for step in (1.0, 0.66, 0.33):
             grown = middle + (outline - middle) * (1 + spread * step)
-            self.polygon(grown + (spread * 0.08, spread * 0.05), (12, 9, 6), round(70 * depth))
+            self.polygon(grown + spread * np.array([0.08, 0.05]), (12, 9, 6), round(70 * depth))
 
 
 @lru_cache(maxsize=64)

@@ -124,7 +124,8 @@ class Index:
                 summary["index_digest"],
                 summary,
             )
-        except (ValueError, KeyError, TypeError):
+            _ = [split["samples"] for split in summary["splits"].values()]
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise BadInput(f"{path} is damaged: prepare the data set again") from None
         if not (root / "index.parquet").exists() or storage.sha256(root / "index.parquet") != index.digest:
             raise BadInput(

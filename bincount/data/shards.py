@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 import orjson
-from PIL import Image
 
-from bincount.data.images import UnreadablePhoto
+from bincount.data.images import UnreadablePhoto, jpeg_size
+from bincount.data.records import MAX_COUNT
 
 JPEG_SUFFIXES = ("jpg", "jpeg")
 
@@ -83,7 +83,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
 
 @dataclass(slots=True)
 class _Members:
-    """The members of one sample, as they are met."""
+    """The members of one sample, as they are met; their names up to the first dot are its ``key``."""
 
     key: str
     start: int
@@ -105,7 +105,11 @@ def read_samples(root: Path, shard: str) -> Iterator[Sample | tuple[str, str]]:
         for member in tar:
             if not member.isfile():
                 continue
-            key, _, suffix = member.name.rpartition("/")[2].partition(".")
+            folder, slash, name = member.name.rpartition("/")
+            name, _, suffix = name.partition(".")
+            if not name:
+                continue  # a hidden file: other WebDataset readers pass over it, too
+            key = f"{folder}{slash}{name}"
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield _finish(tar, shard, sample)
@@ -127,8 +131,10 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, sample: _M
         except orjson.JSONDecodeError:
             return
         if isinstance(fields, dict):
-            sample.id = str(fields.get("id", sample.key))
-            sample.count = _whole_number(fields.get("count"))
+            id = fields.get("id")
+            sample.id = str(id) if isinstance(id, str | int) and not isinstance(id, bool) else None
+            count = _whole_number(fields.get("count"))
+            sample.count = sample.count if count is None else count
 
 
 def _finish(tar: tarfile.TarFile, shard: str, sample: _Members) -> Sample | tuple[str, str]:
@@ -137,11 +143,11 @@ def _finish(tar: tarfile.TarFile, shard: str, sample: _Members) -> Sample | tupl
     if sample.count is None:
         return sample.key, 'has no count: neither "count" in a .json member nor a .cls member'
     try:
-        width, height = _size(_content(tar, sample.jpeg))
+        width, height = jpeg_size(_content(tar, sample.jpeg))
     except UnreadablePhoto as error:
         return sample.key, str(error)
     return Sample(
-        id=sample.id or sample.key,
+        id=sample.id or sample.key.rpartition("/")[2],
         count=sample.count,
         shard=shard,
         offset=sample.start,
@@ -158,16 +164,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return b"" if file is None else file.read()
 
 
-def _size(jpeg: bytes) -> tuple[int, int]:
-    try:
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-            return image.size
-    except OSError:
-        raise UnreadablePhoto("its .jpg member is not a JPEG") from None
-
-
 def _whole_number(value: object) -> int | None:
     """A count of 0 or more, from a number or its digits as text or bytes."""
     if isinstance(value, bytes | str):
-        return int(value) if value.strip().isdigit() else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+        digits = value.strip()
+        value = int(digits) if digits.isdigit() and digits.isascii() and len(digits) <= 10 else None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        return None
+    return value

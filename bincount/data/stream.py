@@ -141,7 +141,7 @@ def in_planned_order(order: Rows, samples: Iterator[Sample]) -> Iterator[Sample]
 
 
 def decode(image_size: tuple[int, int], samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Put ``pixels``, uint8 (3, height, width), in the place of ``jpg``; None and ``reason`` if unreadable."""
+    """Put ``pixels``, uint8 (3, height, width), in place of ``jpg``; None and ``reason`` if unreadable."""
     for sample in samples:
         jpeg = sample.pop("jpg")
         sample["pixels"] = None

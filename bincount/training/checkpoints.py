@@ -47,3 +47,13 @@ class _Keep(ModelCheckpoint):
             auto_insert_metric_name=False,
             **settings,
         )
+
+    @property
+    def state_key(self) -> str:
+        """The file's name, so that a run can be resumed with another ``trainer.checkpoint_every``."""
+        return f"keep {self.filename}"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # A run that stops in the middle of its first epoch has not been validated yet: no best to keep.
+        if self.monitor is None or self.monitor in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)

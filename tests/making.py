@@ -1,0 +1,82 @@
+"""Photos, records and shards for tests, made on the spot."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bincount import cli
+from bincount.data.images import Pixels
+from bincount.data.index import Counts, ImageSize, Index, IndexedSample, write_index
+from bincount.data.shards import ShardWriter
+
+
+def photo(width: int = 40, height: int = 32, seed: int = 0) -> Pixels:
+    """A smooth photo of random colours, another for each seed: uint8 (height, width, 3)."""
+    patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(image: Pixels | Image.Image, format: str = "JPEG", **how: Any) -> bytes:
+    """The image as the bytes of a file; ``how`` as Pillow's ``save`` takes it."""
+    file = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **how)
+    return file.getvalue()
+
+
+def jpeg(width: int = 40, height: int = 32, seed: int = 0, **how: Any) -> bytes:
+    """The bytes of a JPEG of :func:`photo`."""
+    return encoded(photo(width, height, seed), **how)
+
+
+def declaring(jpeg: bytes, width: int, height: int) -> bytes:
+    """The baseline JPEG with another size in its header."""
+    place = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:place] + height.to_bytes(2) + width.to_bytes(2) + jpeg[place + 4 :]
+
+
+def write_photos(folder: Path, ids: Sequence[str], width: int = 40, height: int = 32) -> Path:
+    """Write ``ID.jpg`` for each id, no two alike; gives the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, id in enumerate(ids):
+        (folder / f"{id}.jpg").write_bytes(jpeg(width, height, seed))
+    return folder
+
+
+def record(count: Any, asin: str = "A") -> dict[str, Any]:
+    """An ABID record of ``count`` items, all of one product; of none where the bin is empty."""
+    item = {"asin": asin, "name": f"thing {asin}", "quantity": count}
+    return {"BIN_FCSKU_DATA": {asin: item} if count else {}, "EXPECTED_QUANTITY": count}
+
+
+def write_records(folder: Path, counts: Mapping[str, Any]) -> Path:
+    """Write ``ID.json`` for each id, each bin with a product of its own; gives the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for id, count in counts.items():
+        (folder / f"{id}.json").write_text(json.dumps(record(count, f"ASIN-{id}")))
+    return folder
+
+
+def write_data(
+    root: Path, counts: Mapping[str, int], *, split: str = "train", per_shard: int = 8, more: bool = False
+) -> Index:
+    """A data set of one split with the photos ``id: count``, written without `prepare`."""
+    samples = []
+    with ShardWriter(root, split, per_shard) as shards:
+        for seed, (id, count) in enumerate(counts.items()):
+            width, height = 40 + seed % 7, 32 + seed % 5
+            sample = shards.write(id, count, jpeg(width, height, seed), width, height)
+            samples.append(IndexedSample(sample, split, id))
+    overflow = "class" if more else "skip"
+    splits = ("train", "val", "test")
+    write_index(root, samples, Counts(5, more), overflow, ImageSize(None, None), {"name": "test"}, splits)
+    return Index.open(str(root))
+
+
+def prepare(out: Path, *words: str) -> int:
+    """Run `bincount prepare` with one worker process; gives its exit code."""
+    return cli.main(["prepare", f"out={out}", "workers=1", *words])

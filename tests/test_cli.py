@@ -1,0 +1,111 @@
+"""The command line: help without delay, mistakes answered in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bincount import __version__, cli
+
+
+def run(*words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.main(words)
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_verb(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(*words, capsys=capsys)
+    assert code == 0
+    assert all(f"  {verb} " in out for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_shows_commands_groups_and_keys(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(verb, "--help", capsys=capsys)
+    assert code == 0
+    assert f"bincount {verb}" in out
+    assert "defaults:" not in out
+    if verb == "train":
+        assert "model=resnet34 | resnet18" in out
+        assert "batch_size: 64" in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version", capsys=capsys) == (0, f"bincount {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "trian: there is no such verb: did you mean train?"),
+        (["xyzzy"], "there is evaluate, predict, prepare, train"),
+        (
+            ["train", "optimzer.lr=1"],
+            "optimzer.lr: there is no such key in `train`: did you mean optimizer.lr?",
+        ),
+        (["train", "lr=1"], "did you mean optimizer.lr?"),
+        (["train", "+new.key=1"], "new: there is no such key in `train`"),
+        (["train", "modle=resnet18"], "modle: there is no such key in `train`: did you mean model?"),
+        (["train", "model=resnet43"], "model=resnet43: there is no such model: did you mean resnet34?"),
+        (["train", "model=timm"], "model.architecture is not given: add model.architecture=…"),
+        (["train", "model.architecture=x"], "model=timm would have it"),
+        (["train", "optimizer.momentum=0.9"], "optimizer=sgd would have it"),
+        (["train", "optimizer.lr=high"], "optimizer.lr: Value 'high' of type 'str' could not be converted"),
+        (["train", "optimizer.lr=[1"], "optimizer.lr=[1: this value cannot be read; quote it"),
+        (["train", "optimizer.lr=0"], "optimizer.lr=0.0: must be above 0"),
+        (["train", "data.batch_size=0"], "data.batch_size=0: must be 1 or above"),
+        (["train", "data.image_size=[1,2,3]"], "data.image_size=[1, 2, 3]: give pixels"),
+        (["train", "launcher.precision=fp8"], "must be one of auto, fp32, bf16"),
+        (["train", "model"], "model: write key=value; `bincount train --help` shows the keys"),
+        (["train", "--gpu"], "--gpu: there is no such option: write key=value"),
+        (["train", "--cfg", "all"], "write --cfg job"),
+        (["train", "experiment=nope"], "experiment=nope: there is no such experiment"),
+        (["prepare", "overflow=clas"], "overflow=clas: must be one of skip, class, unlabelled"),
+        (["prepare", "source.labels=x.csv"], "source=folder would have it"),
+        (["prepare", "source=folder"], "source.images is not given: add source.images=…"),
+        (["predict"], "photos is not given: add photos=…"),
+        (["predict", "photos=here", "runs=nowhere"], "there are no photos there"),
+        (["evaluate", "runs=nowhere"], "there is no run in nowhere yet: train one"),
+        (["evaluate", "run=nowhere/a"], "nowhere/a is no run"),
+        (["train", "resume=latest", "runs=nowhere"], "there is no run in nowhere yet"),
+        (["train", "data.root=nowhere"], "data.root: there is no folder nowhere"),
+        (["train", "data.root=s3://bucket/bins"], "s3://bucket/bins is not a folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(*words, capsys=capsys)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert err.startswith("bincount: ")
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINCOUNT_DEBUG", "1")
+    with pytest.raises(cli.BadInput):
+        cli.main(["trian"])
+
+
+def test_an_unforeseen_failure_is_one_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> str:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(cli, "_help", fail)
+    code, _, err = run(capsys=capsys)
+    assert code == 1
+    assert err == "bincount: RuntimeError: two lines (BINCOUNT_DEBUG=1 shows where)\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["train", "--cfg", "job"], ["train", "optimzer.lr=1"]]
+)
+def test_torch_is_not_imported_to_answer(words: list[str]) -> None:
+    program = "import sys; from bincount.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,149 @@
+"""Photos as tensors: resized and normalised as torchvision does it, and changed each by its own numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import photo
+from torchvision.transforms.v2 import functional as tv
+
+from bincount.data.pixels import DRAWS, MEAN, STD, Augmentation, augment, draws, fit, normalise
+
+NOTHING = Augmentation(flip=0, shift=0, zoom=0, light=0, contrast=0)
+ALL = Augmentation(flip=0.5, shift=0.1, zoom=0.2, light=0.3, contrast=0.3)
+
+
+def pixels(photos: int = 6, height: int = 24, width: int = 32) -> torch.Tensor:
+    return normalise(torch.stack([fit(photo(width, height, n), (height, width)) for n in range(photos)]))
+
+
+# --- resizing and normalising -------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(st.integers(16, 120), st.integers(16, 120), st.integers(16, 96), st.integers(16, 96))
+def test_a_photo_is_resized_as_torchvision_does_it(
+    width: int, height: int, to_height: int, to_width: int
+) -> None:
+    image = photo(width, height, seed=width)
+    ours = fit(image, (to_height, to_width))
+    theirs = tv.resize(torch.from_numpy(image).permute(2, 0, 1), [to_height, to_width], antialias=True)
+    assert ours.dtype == torch.uint8
+    assert ours.shape == (3, to_height, to_width)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert (ours != theirs).float().mean() < 0.01
+
+
+def test_a_photo_of_the_right_size_stays_as_it_is() -> None:
+    assert torch.equal(fit(photo(40, 32), (32, 40)), torch.from_numpy(photo(40, 32)).permute(2, 0, 1))
+
+
+def test_the_whole_photo_is_squashed_and_no_edge_is_cut() -> None:
+    image = np.zeros((40, 200, 3), dtype=np.uint8)
+    image[:, :20], image[:, -20:] = 255, 255
+    small = fit(image, (32, 32))
+    assert small[:, :, 0].min() > 200
+    assert small[:, :, -1].min() > 200
+
+
+def test_normalising_is_torchvisions() -> None:
+    batch = torch.stack([fit(photo(seed=n), (32, 40)) for n in range(3)])
+    ours = normalise(batch)
+    theirs = tv.normalize(tv.to_dtype(batch, torch.float32, scale=True), list(MEAN), list(STD))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+# --- random numbers -----------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32), st.integers(0, 1000), st.lists(st.integers(-1, 10**9), max_size=8))
+def test_the_numbers_of_a_photo_depend_on_seed_epoch_and_row_alone(
+    seed: int, epoch: int, rows: list[int]
+) -> None:
+    numbers = draws(seed, epoch, np.array(rows, dtype=np.int64))
+    assert numbers.shape == (len(rows), DRAWS)
+    assert numbers.dtype == torch.float32
+    assert torch.all((numbers >= 0) & (numbers <= 1))
+    for row, own in zip(rows, numbers, strict=True):
+        assert torch.equal(draws(seed, epoch, np.array([row]))[0], own)
+
+
+def test_another_seed_epoch_or_row_has_other_numbers() -> None:
+    drawn = [draws(*which, np.array([row])) for which in [(0, 0), (0, 1), (1, 0)] for row in (0, 1, 2)]
+    assert len({tuple(numbers.ravel().tolist()) for numbers in drawn}) == 9
+
+
+# --- augmentation -------------------------------------------------------------------------------------
+
+
+def test_no_strength_changes_nothing() -> None:
+    batch = pixels()
+    torch.testing.assert_close(
+        augment(batch, draws(0, 0, np.arange(6)), NOTHING), batch, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_flip_is_the_exact_mirror() -> None:
+    batch = pixels()
+    flipped = augment(batch, draws(0, 0, np.arange(6)), replace(NOTHING, flip=1))
+    torch.testing.assert_close(flipped, batch.flip(3), atol=1e-4, rtol=1e-4)
+
+
+def test_the_share_of_flips_is_the_one_asked_for() -> None:
+    batch, numbers = pixels(1).expand(400, -1, -1, -1), draws(0, 0, np.arange(400))
+    changed = (augment(batch, numbers, replace(NOTHING, flip=0.3)) - batch).abs().amax((1, 2, 3)) > 0.1
+    assert 0.2 < changed.float().mean() < 0.4
+
+
+def test_a_photo_is_changed_alike_whatever_else_is_in_its_batch() -> None:
+    batch, numbers = pixels(), draws(3, 1, np.arange(6))
+    together = augment(batch, numbers, ALL)
+    for n in range(6):
+        alone = augment(batch[n : n + 1], numbers[n : n + 1], ALL)
+        torch.testing.assert_close(alone[0], together[n], atol=1e-5, rtol=1e-5)
+    backwards = augment(batch.flip(0), numbers.flip(0), ALL).flip(0)
+    torch.testing.assert_close(backwards, together, atol=1e-5, rtol=1e-5)
+
+
+def test_each_photo_of_a_batch_is_changed_in_its_own_way() -> None:
+    batch = pixels(1).expand(6, -1, -1, -1)
+    changed = augment(batch, draws(0, 0, np.arange(6)), ALL)
+    assert changed.shape == batch.shape
+    assert all((changed[0] - changed[n]).abs().max() > 0.1 for n in range(1, 6))
+
+
+@pytest.mark.parametrize("numbers", [0.0, 0.5, 1.0])
+def test_zooming_only_shows_more(numbers: float) -> None:
+    """A dot in the middle stays there and never gets larger."""
+    batch = torch.zeros(1, 1, 33, 33)
+    batch[:, :, 8:25, 8:25] = 1
+    zoomed = augment(batch, torch.full((1, DRAWS), numbers), replace(NOTHING, zoom=0.2))
+    expected = (17 * (1 - 0.2 * numbers)) ** 2
+    assert abs(float(zoomed.sum()) - expected) < 0.1 * expected
+    assert zoomed[0, 0, 16, 16] == pytest.approx(1)
+
+
+def test_a_shift_moves_by_a_part_of_the_side() -> None:
+    batch = pixels(1, 40, 40)
+    numbers = torch.full((1, DRAWS), 0.5)
+    numbers[0, 1] = 1.0  # as far as it goes, along the width
+    moved = augment(batch, numbers, replace(NOTHING, shift=0.1))
+    torch.testing.assert_close(moved[..., :36], batch[..., 4:], atol=1e-4, rtol=1e-4)
+
+
+def test_brightness_and_contrast_go_both_ways_within_their_bounds() -> None:
+    batch = pixels(1)
+    numbers = torch.full((3, DRAWS), 0.5)
+    numbers[:, 4] = torch.tensor([0.0, 0.5, 1.0])
+    low, same, high = augment(batch.expand(3, -1, -1, -1), numbers, replace(NOTHING, contrast=0.25))
+    torch.testing.assert_close(same, batch[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(low, batch[0] / 1.25, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(high, batch[0] * 1.25, atol=1e-4, rtol=1e-4)
+    numbers = torch.full((2, DRAWS), 0.5)
+    numbers[:, 5] = torch.tensor([0.0, 1.0])
+    dark, light = augment(batch.expand(2, -1, -1, -1), numbers, replace(NOTHING, light=0.1))
+    torch.testing.assert_close(light - dark, torch.full_like(dark, 2 * 0.1 / STD[1]), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,102 @@
+"""`bincount predict`: a CSV of counts, and a list of what could not be read."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from making import jpeg, write_photos
+
+from bincount import cli, storage
+from bincount.counter import load
+from bincount.data.index import Index
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_photos(tmp_path / "photos", ["00001", "1", "00002"])
+
+
+def test_a_folder_is_counted(small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=out/counts.csv"]) == 0
+    rows = read(Path("out/counts.csv"))
+    assert list(rows[0]) == ["id", "count", *(f"p_{n}" for n in range(6))]
+    assert [row["id"] for row in rows] == ["00001", "00002", "1"]
+    for row in rows:
+        shares = [float(row[f"p_{n}"]) for n in range(6)]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert int(row["count"]) == int(np.argmax(shares))
+    assert "counted 3 photos into out/counts.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("photos_key", "ids"),
+    [
+        ("photos=photos/*2.jpg", ["00002"]),
+        ("photos=photos/1.jpg", ["1"]),
+        ("photos=[photos/1.jpg,photos/00001.jpg]", ["1", "00001"]),
+        ("photos=**/0*.jpg", ["00001", "00002"]),
+    ],
+)
+def test_globs_single_photos_and_lists_are_counted(
+    small_run: Path, photos: Path, photos_key: str, ids: list[str]
+) -> None:
+    assert cli.main(["predict", f"run={small_run}", photos_key, "out=counts.csv"]) == 0
+    assert [row["id"] for row in read(Path("counts.csv"))] == ids
+
+
+def test_unreadable_photos_are_listed_and_the_rest_counted(
+    small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "text.png").write_bytes(b"not a photo")
+    (photos / "torn.jpg").write_bytes(jpeg()[:-200])
+    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=counts.csv"]) == 0
+    assert len(read(Path("counts.csv"))) == 3
+    reasons = {row["id"]: row["reason"] for row in read(Path("counts.skipped.csv"))}
+    assert reasons["empty"] == "the file is empty (0 bytes)"
+    assert reasons["text"] == "not a JPEG or PNG"
+    assert "truncated" in reasons["torn"]
+    assert "3 could not be read, each with its reason in counts.skipped.csv" in capsys.readouterr().out
+
+
+def test_no_readable_photo_is_an_error_and_keeps_the_old_answers(
+    small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("counts.csv").write_text("old")
+    (photos / "bad").mkdir()
+    (photos / "bad/empty.jpg").write_bytes(b"")
+    assert cli.main(["predict", f"run={small_run}", f"photos={photos / 'bad'}", "out=counts.csv"]) == 2
+    assert "none of the 1 photos could be read" in capsys.readouterr().err
+    assert Path("counts.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 64])
+def test_the_answers_do_not_depend_on_the_batch(small_run: Path, photos: Path, batch: int) -> None:
+    assert (
+        cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=a.csv", f"batch_size={batch}"]) == 0
+    )
+    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=b.csv"]) == 0
+    for one, other in zip(read(Path("a.csv")), read(Path("b.csv")), strict=True):
+        assert [float(one[f"p_{n}"]) for n in range(6)] == pytest.approx(
+            [float(other[f"p_{n}"]) for n in range(6)], abs=1e-4
+        )
+
+
+def test_a_photo_is_counted_as_it_was_evaluated(small_run: Path, small_data: Path) -> None:
+    split = Index.open(str(small_data)).split("test")
+    row = len(split) // 2
+    shard = small_data / split.shards[split.shard[row]]
+    stored = storage.read_range(shard, int(split.jpeg_offset[row]), int(split.jpeg_length[row]))
+    counts, probabilities = load(small_run).count([stored])
+    told = pq.read_table(small_run / "evaluation/test/predictions.parquet").slice(row, 1)
+    assert counts.tolist() == told["predicted"].to_pylist()
+    expected = [told[f"p_{n}"][0].as_py() for n in range(6)]
+    assert probabilities[0].tolist() == pytest.approx(expected, abs=0.02)

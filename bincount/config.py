@@ -95,7 +95,7 @@ class Ratios:
 
 @dataclass(kw_only=True)
 class PrepareConfig:
-    """`bincount prepare`. ``workers`` None: one a processor."""
+    """`bincount prepare`. ``workers`` None: one a processor; 0: no further process."""
 
     source: Source
     out: str = _path()
@@ -106,7 +106,7 @@ class PrepareConfig:
     shortest_side: int | None = _at_least(16)
     quality: int = _ruled(lambda value: 1 <= value <= 100, "must be from 1 to 100")
     photos_per_shard: int = _at_least(1)
-    workers: int | None = _at_least(1)
+    workers: int | None = _at_least(0)
     overwrite: bool
 
 
@@ -311,7 +311,6 @@ class Trainer:
     max_steps: int | None = _at_least(1)
     checkpoint_every: int | None = _at_least(1)
     monitor: str
-    mode: str = _one_of("min", "max")
     clip_gradient: float | None = _above_zero()
 
 

@@ -54,7 +54,9 @@ def examples(path: Path, shown: Sequence[Example]) -> None:
     """Draw photos with the count told, and the true one where it was wrong."""
     columns = min(6, len(shown))
     rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2 * columns, 2.35 * rows), squeeze=False)
+    height, width = shown[0].photo.shape[:2]
+    size = (2 * columns, (2 * height / width + 0.35) * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for place in axes.flat:
         place.axis("off")
     for place, example in zip(axes.flat, shown, strict=False):

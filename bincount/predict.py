@@ -53,7 +53,7 @@ def predict(config: PredictConfig) -> None:
 
 
 def find_photos(photos: str | list[str]) -> list[Path]:
-    """The photos that a folder, a glob, a file or a list of these names. Raises BadInput if one names none."""
+    """The photos that a folder, glob, file or list of these names. Raises BadInput if one names none."""
     found: dict[Path, None] = {}
     for name in [photos] if isinstance(photos, str) else photos:
         place = storage.folder(name)

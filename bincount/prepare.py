@@ -1,15 +1,10 @@
 """`bincount prepare`: photos and records become shards and an index."""
 
 import json
-import multiprocessing
-import os
 import tarfile
-import threading
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,13 +15,13 @@ from rich.table import Table
 
 from bincount import progress, storage
 from bincount.config import FolderSource, PrepareConfig, ShardsSource, SyntheticSource
-from bincount.data import catalogue, images
-from bincount.data.catalogue import Catalogue, DrawnPhoto, Entry
-from bincount.data.images import UnreadablePhoto
+from bincount.data import catalogue
+from bincount.data.catalogue import Catalogue, Entry
 from bincount.data.index import UNLABELLED, Counts, ImageSize, IndexedSample, write_index
 from bincount.data.records import record_tables
+from bincount.data.rendering import render
 from bincount.data.shards import Sample, ShardWriter, read_samples
-from bincount.data.skipped import Skipped, write_skipped
+from bincount.data.skipped import Skipped, common_reasons, write_skipped
 from bincount.data.splits import assign_splits
 from bincount.errors import BadInput
 
@@ -34,11 +29,6 @@ SPLITS = ("train", "val", "test")
 
 #: What a data set holds.
 WRITTEN = {"index.json", "index.parquet", "skipped.csv", "tables", *SPLITS, UNLABELLED}
-
-#: Photos that one task of a worker process takes, and tasks that wait for each process.
-CHUNK, WAITING = 16, 4
-
-Rendered = tuple[Entry, tuple[bytes, int, int] | str]
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -53,18 +43,18 @@ def prepare(config: PrepareConfig) -> None:
     found = _catalogue(config)
     entries = _planned(found, config)
     if not entries:
-        raise BadInput(f"no photo is left to prepare{_common_reasons(found.skipped)}")
+        raise BadInput(f"no photo is left to prepare{common_reasons(found.skipped)}")
     with storage.folder_written_whole(out) as root:
         samples = list(_write_shards(root, entries, found.skipped, config))
         if not samples:
-            raise BadInput(f"not one photo could be read{_common_reasons(found.skipped)}")
+            raise BadInput(f"not one photo could be read{common_reasons(found.skipped)}")
         if found.records is not None:
             for name, table in zip(("bins", "items"), record_tables(found.records), strict=True):
                 (root / "tables" / name).mkdir(parents=True)
                 pq.write_table(table, root / "tables" / name / "part-000000.parquet", compression="snappy")
         write_skipped(found.skipped, root / "skipped.csv")
-        quality = config.quality
-        summary = _write_index(root, samples, ImageSize(config.shortest_side, quality), config)
+        stored = ImageSize(config.shortest_side, config.quality)
+        summary = _write_index(root, samples, stored, config)
     _tell(out, summary, found.skipped, found.notes)
 
 
@@ -103,8 +93,7 @@ def _planned(found: Catalogue, config: PrepareConfig) -> list[Entry]:
         elif config.overflow == "unlabelled":
             unlabelled.append(replace(entry, split=UNLABELLED))
         else:
-            reason = f"above max_count {config.max_count}: the count is {entry.count}"
-            found.skipped.append(Skipped(entry.id, entry.photo.name, reason))
+            found.skipped.append(Skipped(entry.id, entry.photo.name, _too_many(entry.count, config)))
     if any(entry.split is None for entry in labelled):
         classes = Counts(config.max_count, True).classes(np.array([entry.count for entry in labelled]))
         groups = [entry.group for entry in labelled]
@@ -116,6 +105,10 @@ def _planned(found: Catalogue, config: PrepareConfig) -> list[Entry]:
     return [entries[place] for place in order]
 
 
+def _too_many(count: int, config: PrepareConfig) -> str:
+    return f"above max_count {config.max_count}: the count is {count}"
+
+
 def _write_shards(
     root: Path, entries: list[Entry], skipped: list[Skipped], config: PrepareConfig
 ) -> Iterator[IndexedSample]:
@@ -124,9 +117,9 @@ def _write_shards(
     for entry in entries:
         by_split[str(entry.split)].append(entry)
     ordered = [entry for split in (*SPLITS, UNLABELLED) for entry in by_split[split]]
-    render = partial(_render, config.shortest_side, config.quality)
     what = "drawing bins" if isinstance(config.source, SyntheticSource) else "preparing photos"
-    rendered = iter(progress.track(_in_processes(render, ordered, config.workers), what, len(ordered)))
+    rendering = render(ordered, config.shortest_side, config.quality, config.workers)
+    rendered = iter(progress.track(rendering, what, len(ordered)))
     for split in (*SPLITS, UNLABELLED):
         with ShardWriter(root, split, config.photos_per_shard) as shards:
             for entry, result in islice(rendered, len(by_split[split])):
@@ -135,56 +128,6 @@ def _write_shards(
                     continue
                 count = None if split == UNLABELLED else entry.count
                 yield IndexedSample(shards.write(entry.id, count, *result), split, entry.group)
-
-
-def _render(shortest_side: int | None, quality: int, entry: Entry) -> tuple[bytes, int, int] | str:
-    """The entry's JPEG with its width and height, or the reason why there is none."""
-    try:
-        if isinstance(entry.photo, DrawnPhoto):
-            photo = images.shrink(entry.photo.draw(), shortest_side)
-            return images.encode_jpeg(photo, quality), photo.shape[1], photo.shape[0]
-        return images.stored_jpeg(entry.photo.read(), shortest_side, quality)
-    except UnreadablePhoto as problem:
-        return f"unreadable photo: {problem}"
-    except OSError as error:
-        return f"the photo cannot be read: {error.strerror}"
-
-
-def _in_processes(render: Any, entries: list[Entry], workers: int | None) -> Iterator[Rendered]:
-    """Render on all processors, in order, with a bounded number of photos on the way."""
-    workers = workers or _processors()
-    chunks = (entries[place : place + CHUNK] for place in range(0, len(entries), CHUNK))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
-        waiting: deque[Future[list[Rendered]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_render_chunk, render, chunk))
-            if len(waiting) >= workers * WAITING:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for the next task for ever."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _render_chunk(render: Any, chunk: list[Entry]) -> list[Rendered]:
-    return [(entry, render(entry)) for entry in chunk]
 
 
 def _index_shards(config: PrepareConfig, out: Path) -> None:
@@ -210,12 +153,9 @@ def _index_shards(config: PrepareConfig, out: Path) -> None:
             elif config.overflow == "unlabelled":
                 indexed[found.id] = IndexedSample(replace(found, count=None), UNLABELLED, found.id)
             else:
-                reason = f"above max_count {config.max_count}: the count is {found.count}"
-                skipped.append(Skipped(found.id, name, reason))
+                skipped.append(Skipped(found.id, name, _too_many(found.count, config)))
     if not indexed:
-        raise BadInput(
-            f"out={config.out}: not one sample of its shards can be used{_common_reasons(skipped)}"
-        )
+        raise BadInput(f"out={config.out}: not one sample of its shards can be used{common_reasons(skipped)}")
     write_skipped(skipped, out / "skipped.csv")
     summary = _write_index(out, list(indexed.values()), ImageSize(None, None), config)
     _tell(out, summary, skipped, [])
@@ -237,12 +177,6 @@ def _write_index(
     return write_index(root, samples, counts, config.overflow, image_size, source, splits)
 
 
-def _common_reasons(skipped: Iterable[Skipped]) -> str:
-    """The commonest reasons, without the detail behind their colon."""
-    common = Counter(each.reason.partition(":")[0] for each in skipped).most_common(3)
-    return ": " + "; ".join(f"{reason} ({number})" for reason, number in common) if common else ""
-
-
 def _tell(out: Path, summary: dict[str, Any], skipped: list[Skipped], notes: list[str]) -> None:
     names = list(next(iter(summary["splits"].values()))["photos_per_count"])
     table = Table("split", "photos", *names, "shards")
@@ -253,6 +187,6 @@ def _tell(out: Path, summary: dict[str, Any], skipped: list[Skipped], notes: lis
     progress.out.print(table)
     if skipped:
         where = f"{len(skipped):,} left out, each with its reason in {out / 'skipped.csv'}"
-        progress.out.print(f"{where}{_common_reasons(skipped)}", soft_wrap=True)
+        progress.out.print(f"{where}{common_reasons(skipped)}", soft_wrap=True)
     for note in notes:
         progress.out.print(note, soft_wrap=True)

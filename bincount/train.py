@@ -97,7 +97,11 @@ def fit(config: TrainConfig, folder: Path) -> None:
         "stored": asdict(index.image_size),
         "index_digest": index.digest,
     }
-    callbacks = [*keep_checkpoints(folder, config.trainer, validates), CounterFacts(facts), EpochLines()]
+    callbacks = [
+        *keep_checkpoints(folder, config.trainer, WATCHED[config.trainer.monitor] if validates else None),
+        CounterFacts(facts),
+        EpochLines(),
+    ]
     with _lightning_quiet():
         trainer = L.Trainer(
             accelerator=config.launcher.accelerator,

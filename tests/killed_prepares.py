@@ -7,7 +7,6 @@ set of seed 1 that the killed command was to replace by one of seed 2.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import pyarrow.parquet as pq
 from bincount import cli, compose, prepare, storage
 from bincount.data.shards import ShardWriter
 
-WORDS = ["source.photos=12", "source.width=32", "source.height=32", "photos_per_shard=5", "overwrite=true"]
+WORDS = ["source.photos=12", "source.width=32", "source.height=32", "photos_per_shard=5"]
+WORDS += ["overwrite=true", "workers=0"]
 
 #: moment: (whose function, its name, at which of its calls)
 MOMENTS: dict[str, tuple[Any, str, int]] = {
@@ -31,11 +31,6 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
     "when the folder gets its name": (Path, "rename", 1),
     "between the renames": (Path, "rename", 2),
 }
-
-
-def serial(render: Callable[[Any], Any], entries: list[Any], workers: int | None) -> Iterator[Any]:
-    """In place of worker processes, which have no part in what is written when."""
-    return ((entry, render(entry)) for entry in entries)
 
 
 def kill_at(owner: Any, name: str, call: int) -> None:
@@ -63,7 +58,6 @@ def run(out: Path, seed: int, moment: str | None = None) -> int:
 
 
 def main(folder: Path) -> None:
-    prepare._in_processes = serial
     compose.groups("prepare")  # imported here, not by each child
     for moment in MOMENTS:
         run(folder / moment / "fresh", 2, moment)

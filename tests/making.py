@@ -78,5 +78,5 @@ def write_data(
 
 
 def prepare(out: Path, *words: str) -> int:
-    """Run `bincount prepare` with one worker process; gives its exit code."""
-    return cli.main(["prepare", f"out={out}", "workers=1", *words])
+    """Run `bincount prepare` without worker processes, unless said; gives its exit code."""
+    return cli.main(["prepare", f"out={out}", "workers=0", *words])

@@ -20,22 +20,15 @@ import pytest
 import webdataset as wds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from killed_prepares import MOMENTS, WORDS, serial
+from killed_prepares import MOMENTS, WORDS
 from making import encoded, jpeg, photo, prepare, record, write_photos, write_records
 
 from bincount import cli, storage
-from bincount import prepare as verb
 from bincount.data.index import Index
 from bincount.errors import BadInput
 
 DRAWN = ["source.photos=40", "source.width=48", "source.height=40", "photos_per_shard=7"]
 KNOWN = {f"{n:05d}": n % 6 for n in range(1, 31)}
-
-
-@pytest.fixture
-def serially(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Render without worker processes: where they have no part in what is tested, they only take time."""
-    monkeypatch.setattr(verb, "_in_processes", serial)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +152,6 @@ def test_the_same_seed_makes_the_same_bytes_whatever_the_workers(drawn: Path, tm
     assert contents(tmp_path / "again") == contents(drawn)
 
 
-@pytest.mark.usefixtures("serially")
 def test_another_seed_draws_other_bins(drawn: Path, tmp_path: Path) -> None:
     assert prepare(tmp_path / "other", *DRAWN, "seed=4") == 0
     photos, others = (
@@ -168,7 +160,6 @@ def test_another_seed_draws_other_bins(drawn: Path, tmp_path: Path) -> None:
     assert not photos & others
 
 
-@pytest.mark.usefixtures("serially")
 def test_ratios_and_sizes_are_as_asked(tmp_path: Path) -> None:
     words = ["split.train=0.9", "split.val=0", "split.test=0.1", "shortest_side=32", "max_count=3"]
     assert prepare(tmp_path / "out", *DRAWN, *words) == 0
@@ -208,7 +199,6 @@ def test_photos_that_are_small_enough_keep_their_very_bytes(from_records: Path, 
         assert jpeg_of(from_records, row) == (known / "images" / f"{id}.jpg").read_bytes()
 
 
-@pytest.mark.usefixtures("serially")
 def test_no_shortest_side_keeps_the_very_bytes_of_large_photos(tmp_path: Path) -> None:
     write_photos(tmp_path / "images", ["1", "2", "3"], 640, 480)
     write_records(tmp_path / "records", {"1": 1, "2": 2, "3": 3})
@@ -221,7 +211,6 @@ def test_no_shortest_side_keeps_the_very_bytes_of_large_photos(tmp_path: Path) -
         assert (row["width"], row["height"]) == (85, 64)
 
 
-@pytest.mark.usefixtures("serially")
 def test_photos_of_one_product_side_by_side_stay_in_one_split(tmp_path: Path) -> None:
     ids = [f"{n:05d}" for n in range(1, 61)]
     write_photos(tmp_path / "images", ids)
@@ -236,7 +225,6 @@ def test_photos_of_one_product_side_by_side_stay_in_one_split(tmp_path: Path) ->
     assert set.union(*groups.values()) == {"train", "val", "test"}
 
 
-@pytest.mark.usefixtures("serially")
 def test_labels_csv_gives_counts_and_groups(known: Path, tmp_path: Path) -> None:
     lines = [f"{id},{count},shelf-{int(id) % 10}" for id, count in KNOWN.items()]
     (tmp_path / "labels.csv").write_text("id,count,group\n" + "\n".join(lines) + "\n")
@@ -249,7 +237,6 @@ def test_labels_csv_gives_counts_and_groups(known: Path, tmp_path: Path) -> None
     assert not (tmp_path / "out" / "tables").exists()
 
 
-@pytest.mark.usefixtures("serially")
 def test_a_file_list_gives_counts_and_blocks_of_ids_stay_together(known: Path, tmp_path: Path) -> None:
     paths: defaultdict[str, list[str]] = defaultdict(list)
     for id, count in KNOWN.items():
@@ -263,7 +250,6 @@ def test_a_file_list_gives_counts_and_blocks_of_ids_stay_together(known: Path, t
     assert all(len(splits) == 1 for splits in groups.values())
 
 
-@pytest.mark.usefixtures("serially")
 def test_pairs_of_2018_count_from_0(known: Path, tmp_path: Path) -> None:
     pairs = [[int(id) - 1, count] for id, count in KNOWN.items()]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
@@ -272,7 +258,6 @@ def test_pairs_of_2018_count_from_0(known: Path, tmp_path: Path) -> None:
     assert {id: row["count"] for id, row in rows(tmp_path / "out").items()} == KNOWN
 
 
-@pytest.mark.usefixtures("serially")
 def test_labels_choose_among_records_and_nothing_is_lost(known: Path, tmp_path: Path) -> None:
     write_records(tmp_path / "records", {**KNOWN, "00099": 1})
     (tmp_path / "labels.csv").write_text("id,count\n00001,4\n00002,2\n00003,1\n00098,3\n")
@@ -290,7 +275,6 @@ def test_labels_choose_among_records_and_nothing_is_lost(known: Path, tmp_path: 
     assert left_out["00099"] == [("00099.json", "the record has neither a label nor a photo")]
 
 
-@pytest.mark.usefixtures("serially")
 def test_a_tree_of_folders_keeps_its_splits(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for split, count, ids in [
@@ -313,7 +297,6 @@ def test_a_tree_of_folders_keeps_its_splits(tmp_path: Path) -> None:
     assert skipped(tmp_path / "out") == {"00004": [("00004.jpg", "above max_count 5: the count is 12")]}
 
 
-@pytest.mark.usefixtures("serially")
 def test_a_photo_in_no_folder_of_a_tree_and_an_id_in_two_are_listed(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     write_photos(tree / "train" / "1", ["a", "b"])
@@ -344,7 +327,6 @@ def above(tmp_path: Path) -> list[str]:
     return ["source=folder", f"source.images={tmp_path}/images", f"source.metadata={tmp_path}/records"]
 
 
-@pytest.mark.usefixtures("serially")
 def test_counts_above_the_highest_are_left_out_and_listed(above: list[str], tmp_path: Path) -> None:
     assert prepare(tmp_path / "out", *above) == 0
     assert len(rows(tmp_path / "out")) == 16
@@ -355,7 +337,6 @@ def test_counts_above_the_highest_are_left_out_and_listed(above: list[str], tmp_
     }
 
 
-@pytest.mark.usefixtures("serially")
 def test_counts_above_the_highest_can_be_a_class(above: list[str], tmp_path: Path) -> None:
     assert prepare(tmp_path / "out", *above, "overflow=class") == 0
     index = Index.open(str(tmp_path / "out"))
@@ -366,7 +347,6 @@ def test_counts_above_the_highest_can_be_a_class(above: list[str], tmp_path: Pat
     assert {row["count"] for row in rows(tmp_path / "out").values()} == {0, 1, 2, 5, 6, 88}
 
 
-@pytest.mark.usefixtures("serially")
 def test_counts_above_the_highest_can_be_a_split_without_labels(above: list[str], tmp_path: Path) -> None:
     assert prepare(tmp_path / "out", *above, "overflow=unlabelled") == 0
     index = Index.open(str(tmp_path / "out"))
@@ -468,7 +448,6 @@ def test_ids_that_differ_only_by_zero_padding_are_two_photos(messy: Path, known:
     assert jpeg_of(messy, found["00001"]) == (known / "images" / "00001.jpg").read_bytes()
 
 
-@pytest.mark.usefixtures("serially")
 def test_ids_that_differ_only_by_zero_padding_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -507,8 +486,7 @@ bins = ids.flatmap(
 def test_nothing_is_lost_whatever_is_in_the_folders(
     bins: dict[str, tuple[bytes | None, bytes | None, bool]], overflow: str
 ) -> None:
-    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verb, "_in_processes", serial)
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         (folder / "records").mkdir()
@@ -584,8 +562,8 @@ def test_records_of_which_none_can_be_used_are_told(
     write_records(tmp_path / "records", {"00001": -1, "00002": -1})
     words = ["source=folder", f"source.images={known}/images", f"source.metadata={tmp_path}/records"]
     assert complaint(*words) == (
-        f"source.metadata={tmp_path}/records: there is no usable count in it "
-        "(2 times: EXPECTED_QUANTITY is -1, not 0 or more)"
+        f"source.metadata={tmp_path}/records: there is no usable count in it: "
+        "EXPECTED_QUANTITY is -1, not 0 or more (2)"
     )
 
 
@@ -601,7 +579,6 @@ def test_a_tree_with_a_folder_that_is_no_count_is_told(complaint: Complaint, tmp
     )
 
 
-@pytest.mark.usefixtures("serially")
 def test_photos_of_which_none_can_be_read_are_told(complaint: Complaint, tmp_path: Path) -> None:
     write_records(tmp_path / "records", {"1": 1, "2": 2})
     (tmp_path / "images").mkdir()
@@ -646,7 +623,6 @@ def test_a_file_is_refused(complaint: Complaint, tmp_path: Path) -> None:
     assert complaint(out=tmp_path / "mine") == f"out={tmp_path}/mine is a file: name a folder"
 
 
-@pytest.mark.usefixtures("serially")
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert prepare(tmp_path / "out", *WORDS[:3]) == 0
@@ -661,7 +637,6 @@ def test_a_data_set_is_not_replaced_unasked(complaint: Complaint, drawn: Path) -
     assert contents(drawn) == before
 
 
-@pytest.mark.usefixtures("serially")
 def test_a_data_set_is_replaced_when_asked_and_only_by_a_whole_one(
     complaint: Complaint, drawn: Path, tmp_path: Path
 ) -> None:
@@ -679,7 +654,6 @@ def test_a_data_set_is_replaced_when_asked_and_only_by_a_whole_one(
     assert {path.name for path in tmp_path.iterdir()} == {"out", "images", "records"}
 
 
-@pytest.mark.usefixtures("serially")
 def test_replacing_a_data_set_never_takes_other_files_away(
     complaint: Complaint, drawn: Path, tmp_path: Path
 ) -> None:
@@ -692,7 +666,6 @@ def test_replacing_a_data_set_never_takes_other_files_away(
     assert contents(out) == before
 
 
-@pytest.mark.usefixtures("serially")
 def test_a_data_set_behind_a_link_is_replaced_where_it_is(drawn: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     shutil.copytree(drawn, tmp_path / "disk" / "data")
@@ -715,7 +688,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.usefixtures("serially")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set(killed: Path, moment: str) -> None:
     out = killed / moment / "fresh"
@@ -730,7 +702,6 @@ def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set(killed: Pa
     assert [path.name for path in out.parent.iterdir() if "fresh" in path.name] == ["fresh"]
 
 
-@pytest.mark.usefixtures("serially")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_prepare_killed_while_replacing_leaves_the_data_set_that_was_there(
     killed: Path, moment: str
@@ -867,7 +838,6 @@ def test_foreign_shards_without_counts_are_told(foreign: Path, complaint: Compla
     )
 
 
-@pytest.mark.usefixtures("serially")
 def test_foreign_shards_are_never_replaced(foreign: Path, complaint: Complaint) -> None:
     told = f"out={foreign} has other files in it: name an empty or a new folder"
     assert complaint("overwrite=true", out=foreign) == told

@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from making import write_photos, write_records
 
 from bincount import cli
-from making import write_photos, write_records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

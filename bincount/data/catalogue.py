@@ -1,6 +1,6 @@
 """The catalogue: every photo that `prepare` will write, with its count and group, before any is read."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from bincount.data import images, synthetic
 from bincount.data.ids import id_problem
 from bincount.data.labels import read_labels
 from bincount.data.records import BadRecord, Record, parse_record
-from bincount.data.skipped import Skipped
+from bincount.data.skipped import Skipped, common_reasons
 from bincount.data.splits import block_groups, id_twins, neighbour_groups
 from bincount.errors import BadInput
 
@@ -105,7 +105,7 @@ def from_folder(source: FolderSource) -> Catalogue:
         given_groups = {label.id: label.group for label in labels if label.group is not None}
     if not counts:
         where = f"source.labels={source.labels}" if source.labels else f"source.metadata={source.metadata}"
-        raise BadInput(f"{where}: there is no usable count in it{_reasons(skipped)}")
+        raise BadInput(f"{where}: there is no usable count in it{common_reasons(skipped)}")
 
     what = "record" if source.labels is None else "label"
     told = {each.id for each in skipped}
@@ -216,11 +216,3 @@ def _twin_notes(ids: Iterable[str]) -> list[str]:
         return []
     shown = "; ".join(" and ".join(each) for each in twins[:3])
     return [f"{len(twins)} times ids differ only by zero padding and are kept as different photos: {shown}"]
-
-
-def _reasons(skipped: list[Skipped]) -> str:
-    """The commonest reasons, to stand at the end of an error."""
-    if not skipped:
-        return ""
-    common = Counter(each.reason for each in skipped).most_common(3)
-    return " (" + "; ".join(f"{number} times: {reason}" for reason, number in common) + ")"

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -26,3 +27,9 @@ def write_skipped(rows: Iterable[Skipped], path: Path) -> None:
     writer.writerows(rows)
     # A file name that is not valid UTF-8 reaches us with surrogates, and has to be listed all the same.
     path.write_bytes(text.getvalue().encode("utf-8", errors="backslashreplace"))
+
+
+def common_reasons(rows: Iterable[Skipped]) -> str:
+    """The three commonest reasons, without the detail behind their colon, to end an error with."""
+    common = Counter(row.reason.partition(":")[0] for row in rows).most_common(3)
+    return ": " + "; ".join(f"{reason} ({number:,})" for reason, number in common) if common else ""

@@ -24,16 +24,19 @@ class CounterFacts(L.Callback):
         checkpoint[FACTS] = self._facts
 
 
-def keep_checkpoints(folder: Path, settings: config.Trainer, validates: bool) -> list[L.Callback]:
-    """Keep ``last.ckpt``, once an epoch or every so many steps, and with validation ``best.ckpt``."""
+def keep_checkpoints(folder: Path, settings: config.Trainer, best: str | None) -> list[L.Callback]:
+    """Keep ``last.ckpt``, once an epoch or every so many steps, and ``best.ckpt`` where there is validation.
+
+    ``best``: whether the best has the ``min`` or the ``max`` of what is monitored; None: no validation.
+    """
     last = _Keep(
         folder / run.LAST,
         every_n_train_steps=settings.checkpoint_every,
         every_n_epochs=None if settings.checkpoint_every else 1,
     )
-    if not validates:
+    if best is None:
         return [last]
-    return [_Keep(folder / run.BEST, monitor=settings.monitor, mode=settings.mode), last]
+    return [_Keep(folder / run.BEST, monitor=settings.monitor, mode=best), last]
 
 
 class _Keep(ModelCheckpoint):

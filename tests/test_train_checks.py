@@ -1,0 +1,83 @@
+"""What would stop a run is found before anything costs time, and told in one line."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from making import write_data
+
+from bincount import cli
+
+Complaint = Callable[..., str]
+
+
+@pytest.fixture
+def complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Complaint:
+    """Run `bincount train` with the words; gives the line that it ends with. No run folder may be left."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        assert cli.main(["train", *words]) == 2
+        assert not Path("runs").exists()
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        return err.removeprefix("bincount: ").strip()
+
+    return run
+
+
+def test_one_class_only(complaint: Complaint, tmp_path: Path) -> None:
+    write_data(tmp_path / "data", {f"{n:05d}": 3 for n in range(20)})
+    assert "every training photo has the count 3, so there is nothing to learn" in complaint("data.root=data")
+
+
+def test_fewer_photos_than_a_batch(complaint: Complaint, small_data: Path) -> None:
+    root = f"data.root={small_data}"
+    assert (
+        complaint(root, "data.batch_size=69")
+        == "data.batch_size=69: a step takes 69 photos, and there are 68"
+    )
+    assert "a step takes 80 photos" in complaint(root, "data.batch_size=40", "launcher.devices=2")
+    assert "there are 7" in complaint(root, "data.batch_size=8", "data.fraction=0.1")
+
+
+def test_no_training_split(complaint: Complaint, tmp_path: Path) -> None:
+    write_data(tmp_path / "data", {f"{n:05d}": n % 4 for n in range(20)}, split="test")
+    assert "has no photos in split 'train'" in complaint("data.root=data")
+
+
+def test_no_data_set(complaint: Complaint, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert "data is no prepared data set (it has no index.json)" in complaint("data.root=data")
+
+
+def test_half_a_data_set(complaint: Complaint, small_data: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_data, tmp_path / "data")
+    (tmp_path / "data/index.parquet").write_bytes(b"another")
+    assert "index.parquet is not the one that index.json names" in complaint("data.root=data")
+
+
+def test_an_unknown_monitor(complaint: Complaint, small_data: Path) -> None:
+    told = complaint(f"data.root={small_data}", "trainer.monitor=val/acuracy", "data.batch_size=8")
+    assert told == "trainer.monitor=val/acuracy: did you mean val/accuracy?"
+
+
+def test_more_gpus_than_there_are(
+    complaint: Complaint, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    told = complaint(f"data.root={small_data}", "launcher=gpu", "data.batch_size=8")
+    assert told == "launcher.devices=1: there are 0 GPUs; launcher=local needs none"
+
+
+def test_a_size_that_the_model_cannot_take(complaint: Complaint, small_data: Path) -> None:
+    told = complaint(f"data.root={small_data}", "model=vit_b_16", "data.image_size=100", "data.batch_size=8")
+    assert "vit_b_16 needs a square size divisible by 16" in told
+
+
+def test_weights_that_are_not_there(complaint: Complaint, small_data: Path) -> None:
+    told = complaint(f"data.root={small_data}", "model.weights=nowhere.pt", "data.batch_size=8")
+    assert told == "model.weights=nowhere.pt: there is no such file"

@@ -20,7 +20,7 @@ from bincount.config import EvaluateConfig
 from bincount.counter import Counter, load
 from bincount.data.datamodule import evaluation_loader
 from bincount.data.images import decode_jpeg
-from bincount.data.index import Index, SplitTable
+from bincount.data.index import UNLABELLED, Index, SplitTable
 from bincount.data.plan import Layout
 from bincount.errors import BadInput, BincountError
 from bincount.model.metrics import baselines, score
@@ -55,6 +55,10 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
             f"{index.root} has the counts {', '.join(index.counts.names)}, and the run {folder.name} has "
             f"{', '.join(counter.counts.names)}: prepare the data with the run's max_count and overflow"
         )
+    if config.split == UNLABELLED:
+        raise BadInput(
+            f"split={UNLABELLED}: its photos have no count to compare with; use `bincount predict`"
+        )
     table = index.split(config.split)
     probabilities = _probabilities(counter, index, config)
     classes = counter.counts.classes(table.count)
@@ -62,6 +66,7 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
         "split": config.split,
         **score(classes, probabilities),
         "baselines": baselines(classes, len(counter.counts)),
+        "names": counter.counts.names,
         "data": str(index.root.resolve()),
         "index_digest": index.digest,
     }
@@ -79,16 +84,21 @@ def _probabilities(counter: Counter, index: Index, config: EvaluateConfig) -> np
     layout = Layout(1, config.data.workers, config.data.batch_size)
     batches = evaluation_loader(index, config.split, counter.image_size, layout)
     photos = len(index.split(config.split))
-    found = np.full((photos, len(counter.counts)), np.nan, dtype=np.float32)
+    found = np.zeros((photos, len(counter.counts)), dtype=np.float32)
+    counted = np.zeros(photos, dtype=np.int64)
     unreadable: list[str] = []
     for batch in progress.track(batches, f"evaluating {config.split}", -(-photos // layout.batch_size)):
         real = batch["weight"] > 0
-        found[batch["row"][real].numpy()] = counter.probabilities(batch["pixels"])[real].numpy()
+        rows = batch["row"][real].numpy()
+        found[rows] = counter.probabilities(batch["pixels"])[real].numpy()
+        counted[rows] += 1
         unreadable += batch["unreadable"]
-    missing = int(np.isnan(found[:, 0]).sum())
-    if missing:
+    if not (counted == 1).all():
         told = "; ".join(unreadable[:3])
+        missing = int((counted != 1).sum())
         raise BincountError(f"{missing} of {photos} photos of {config.split} could not be counted: {told}")
+    if not np.isfinite(found).all():
+        raise BincountError("the run's weights have diverged (NaN): train again with a lower optimizer.lr")
     return found
 
 
@@ -128,7 +138,7 @@ def _label(folder: Path) -> str:
 def _table(results: dict[str, Results], split: str) -> Table:
     """Our runs, then what guessing gives on the same photos, then what others published on theirs."""
     first = next(iter(results.values()))
-    names = [str(each["count"]) for each in first["per_count"]]
+    names = first["names"]
     table = Table("", box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", caption_justify="left")
     for name in ("accuracy", "RMSE", "MAE", "within 1", *names):
         table.add_column(name, justify="right", no_wrap=True)

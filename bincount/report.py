@@ -46,8 +46,8 @@ def _evaluation(results: dict[str, Any], folder: Path) -> list[str]:
     figures = [("MAE", _number(results["mae"])), ("within one", _percent(results["within_one"]))]
     figures += [("NLL", _number(results["nll"])), ("ECE", _number(results["ece"]))]
     per_count = [
-        ("", str(each["count"]), f"{each['samples']:,}", _percent(each["accuracy"]), _number(each["rmse"]))
-        for each in results["per_count"]
+        ("", name, f"{each['samples']:,}", _percent(each["accuracy"]), _number(each["rmse"]))
+        for name, each in zip(results["names"], results["per_count"], strict=True)
     ]
     pictures = [(folder / f"{name}.png", told) for name, told in PICTURES.items()]
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from bincount import cli
 from bincount.data.index import Index
@@ -123,6 +124,20 @@ def test_a_photo_that_cannot_be_read_fails_the_evaluation_and_keeps_the_old_figu
     assert cli.main(["evaluate", f"run={run_copy}", f"data.root={data}", "data.workers=0"]) == 1
     assert "1 of 14 photos of test could not be counted" in capsys.readouterr().err
     assert (run_copy / "evaluation/test/results.json").read_bytes() == before
+
+
+def test_photos_without_a_label_are_not_evaluated(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", f"run={run_copy}", "split=unlabelled"]) == 2
+    assert "its photos have no count to compare with" in capsys.readouterr().err
+
+
+def test_a_run_that_diverged_is_told(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run_copy / "checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["model.fc.bias"][:] = float("nan")
+    torch.save(checkpoint, path)
+    assert cli.main(["evaluate", f"run={run_copy}", "data.workers=0"]) == 1
+    assert "the run's weights have diverged (NaN)" in capsys.readouterr().err
 
 
 def test_data_with_other_counts_is_refused(

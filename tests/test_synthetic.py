@@ -12,9 +12,13 @@ from PIL import Image
 
 from bincount.data.synthetic import counts_to_draw, draw_bin, draw_scene, minimum_visible
 
+SIZE = (160, 128)
+#: The difficulty and size of the drawn bins that `make train` learns from.
+CLEAR = (0.1, *SIZE)
+
 
 def digest(arguments: tuple[int, int, int]) -> str:
-    return hashlib.sha256(draw_bin(*arguments).tobytes()).hexdigest()
+    return hashlib.sha256(draw_bin(*arguments, *CLEAR).tobytes()).hexdigest()
 
 
 def test_same_arguments_give_the_same_bytes_in_another_process():
@@ -27,7 +31,7 @@ def test_same_arguments_give_the_same_bytes_in_another_process():
 
 def test_drawing_leaves_the_global_generator_alone():
     before = np.random.get_state()[1].copy()
-    draw_bin(0, 0, 3)
+    draw_bin(0, 0, 3, *CLEAR)
     assert (np.random.get_state()[1] == before).all()
 
 
@@ -48,7 +52,7 @@ def test_the_photo_has_the_size_asked_for(width, height):
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 9, 20])
 def test_every_item_is_seen(count, difficulty):
     for index in range(5):
-        scene = draw_scene(3, index, count, difficulty)
+        scene = draw_scene(3, index, count, difficulty, *SIZE)
         assert set(np.unique(scene.items)) - {0} == set(range(1, count + 1))
         assert len(scene.visible) == count
         assert all(share >= minimum_visible(difficulty) >= 0.25 for share in scene.visible)
@@ -57,7 +61,7 @@ def test_every_item_is_seen(count, difficulty):
 def test_the_mask_is_where_the_photo_shows_something():
     contrasts = []
     for index in range(20):
-        scene = draw_scene(4, index, 1, 0.0)
+        scene = draw_scene(4, index, 1, 0.0, *SIZE)
         inside, outside = scene.photo[scene.items == 1], scene.photo[scene.items == 0]
         contrasts.append(np.abs(np.median(inside, axis=0) - np.median(outside, axis=0)).max())
     assert np.mean(contrasts) > 30
@@ -65,7 +69,7 @@ def test_the_mask_is_where_the_photo_shows_something():
 
 def test_photos_get_darker_blurrier_and_noisier_with_difficulty():
     def look(difficulty: float) -> tuple[float, float]:
-        photos = [draw_bin(5, index, 4, difficulty).mean(axis=2) for index in range(40)]
+        photos = [draw_bin(5, index, 4, difficulty, *SIZE).mean(axis=2) for index in range(40)]
         calm = [np.asarray(Image.fromarray(photo).reduce(4)) for photo in photos]  # without the noise
         return float(np.mean(photos)), float(np.mean([photo.std() for photo in calm]))
 
@@ -118,5 +122,5 @@ def test_a_linear_model_on_thumbnails_cannot_count():
 
 
 def thumbnail(index: int, count: int) -> np.ndarray:
-    photo = Image.fromarray(draw_bin(0, index, count))
+    photo = Image.fromarray(draw_bin(0, index, count, *CLEAR))
     return np.asarray(photo.resize((32, 32), Image.Resampling.BILINEAR), dtype=np.float64).ravel() / 255

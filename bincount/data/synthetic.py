@@ -30,7 +30,6 @@ from bincount.data.drawing import (
     rectangle,
 )
 
-WIDTH, HEIGHT, DIFFICULTY = 160, 128, 0.2
 OVERSAMPLE = 2  # Pillow draws polygons without antialiasing
 TRIES = 8  # places tried for an item before the scene starts again with smaller items
 FRAME = 255  # in the mask while placing: hidden behind the frame of the bin
@@ -70,9 +69,9 @@ def draw_bin(
     seed: int,
     index: int,
     count: int,
-    difficulty: float = DIFFICULTY,
-    width: int = WIDTH,
-    height: int = HEIGHT,
+    difficulty: float,
+    width: int,
+    height: int,
 ) -> Photo:
     """Draw photo number `index` with `count` items: uint8 (height, width, 3) RGB.
 
@@ -86,9 +85,9 @@ def draw_scene(
     seed: int,
     index: int,
     count: int,
-    difficulty: float = DIFFICULTY,
-    width: int = WIDTH,
-    height: int = HEIGHT,
+    difficulty: float,
+    width: int,
+    height: int,
 ) -> Scene:
     """Draw as `draw_bin` does, and tell where each item is."""
     if not 0 <= count < FRAME or not 0 <= difficulty <= 1 or min(width, height) < 16:

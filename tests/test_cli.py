@@ -70,7 +70,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "runs=nowhere"], "there is no run in nowhere yet: train one"),
         (["evaluate", "run=nowhere/a"], "nowhere/a is no run"),
         (["train", "resume=latest", "runs=nowhere"], "there is no run in nowhere yet"),
-        (["train", "data.root=nowhere"], "data.root: there is no folder nowhere"),
+        (
+            ["train", "data.root=nowhere"],
+            "data.root=nowhere: there is no such folder: make it with `bincount prepare`",
+        ),
         (["train", "data.root=s3://bucket/bins"], "s3://bucket/bins is not a folder"),
     ],
 )

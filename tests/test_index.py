@@ -110,7 +110,8 @@ def test_every_count_has_one_of_the_named_classes(max_count: int, more: bool, fo
 
 
 def test_a_missing_folder_a_file_or_an_address_is_no_data_set(tmp_path: Path) -> None:
-    assert complaint(tmp_path / "no") == f"data.root: there is no folder {tmp_path}/no"
+    told = f"data.root={tmp_path}/no: there is no such folder: make it with `bincount prepare`"
+    assert complaint(tmp_path / "no") == told
     (tmp_path / "file").touch()
     assert complaint(tmp_path / "file") == f"data.root: {tmp_path}/file is a file, and a folder is needed"
     with pytest.raises(BadInput, match="s3://bucket/x is not a folder"):

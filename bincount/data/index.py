@@ -104,6 +104,8 @@ class Index:
     @classmethod
     def open(cls, address: str) -> "Index":
         """Open the data set under ``address``. Raises BadInput where there is none, or half of one."""
+        if not storage.folder(address).exists():
+            raise BadInput(f"data.root={address}: there is no such folder: make it with `bincount prepare`")
         root = storage.existing_folder(address, "data.root")
         path = root / "index.json"
         if not path.exists():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from making import DRAWN, KNOWN, Complaint, prepare, write_photos, write_records
 
 from bincount import cli
 
@@ -50,3 +51,26 @@ def small_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     words += ["data.workers=0", "trainer.max_epochs=1", "launcher.precision=fp32"]
     assert cli.main(["train", *words, f"runs={runs}"]) == 0
     return (runs / "latest").resolve()
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 photos with records: ``images`` and ``records``."""
+    folder = tmp_path_factory.mktemp("known")
+    write_photos(folder / "images", list(KNOWN))
+    write_records(folder / "records", KNOWN)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 40 drawn photos; not to be changed."""
+    out = tmp_path_factory.mktemp("drawn") / "out"
+    assert prepare(out, *DRAWN, "seed=3") == 0
+    return out
+
+
+@pytest.fixture
+def complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Complaint:
+    """Runs `bincount prepare` where it must end badly, and gives the line that it ends with."""
+    return Complaint(tmp_path, capsys)

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from bincount import cli
 from bincount.data.images import Pixels
 from bincount.data.index import Counts, ImageSize, Index, IndexedSample, write_index
 from bincount.data.shards import ShardWriter
+
+DRAWN = ["source.photos=40", "source.width=48", "source.height=40", "photos_per_shard=7"]
+KNOWN = {f"{n:05d}": n % 6 for n in range(1, 31)}
 
 
 def photo(width: int = 40, height: int = 32, seed: int = 0) -> Pixels:
@@ -80,3 +84,21 @@ def write_data(
 def prepare(out: Path, *words: str) -> int:
     """Run `bincount prepare` without worker processes, unless said; gives its exit code."""
     return cli.main(["prepare", f"out={out}", "workers=0", *words])
+
+
+class Complaint:
+    """Runs commands that must end badly: exit code 2, one line, nothing left behind."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]):
+        self._out, self._capsys = folder / "new" / "out", capsys
+
+    def __call__(self, *words: str, out: Path | None = None) -> str:
+        self._capsys.readouterr()
+        assert prepare(out or self._out, *words) == 2
+        assert not self._out.exists()
+        assert not self._out.with_name(".out.partial").exists()
+        told = self._capsys.readouterr()
+        assert told.out == ""
+        assert told.err.count("\n") == 1
+        assert told.err.startswith("bincount: ")
+        return told.err.removeprefix("bincount: ").strip()

@@ -12,10 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from rich import box
-from rich.table import Table
 
-from bincount import pictures, progress, report, run, storage
+from bincount import comparison, pictures, progress, report, run, storage
 from bincount.config import EvaluateConfig
 from bincount.counter import Counter, load
 from bincount.data.datamodule import evaluation_loader
@@ -25,7 +23,6 @@ from bincount.data.plan import Layout
 from bincount.errors import BadInput, BincountError
 from bincount.model.metrics import baselines, score
 from bincount.model.objectives import decode
-from bincount.model.published import PUBLISHED
 
 #: Photos shown in examples.png.
 EXAMPLES = 12
@@ -40,7 +37,8 @@ def evaluate(config: EvaluateConfig) -> None:
         raise BadInput("run=[]: name at least one run")
     folders = [run.find(name, config.runs) for name in names]
     results = {folder: evaluate_run(folder, config) for folder in folders}
-    progress.out.print(_table({_label(folder): result for folder, result in results.items()}, config.split))
+    named = {_label(folder): result for folder, result in results.items()}
+    progress.out.print(comparison.table(named, config.split, progress.out.width))
     for folder in folders:
         progress.out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
@@ -132,56 +130,4 @@ def _examples(table: SplitTable, probabilities: npt.NDArray[np.float32]) -> list
 
 
 def _label(folder: Path) -> str:
-    return f"{folder.parent.name}/{folder.name}"
-
-
-def _table(results: dict[str, Results], split: str) -> Table:
-    """Our runs, then what guessing gives on the same photos, then what others published on theirs."""
-    first = next(iter(results.values()))
-    names = first["names"]
-    table = Table("", box=box.SIMPLE_HEAD, padding=(0, 1), title_justify="left", caption_justify="left")
-    for name in ("accuracy", "RMSE", "MAE", "within 1", *names):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.title = f"{split}: {first['samples']:,} photos (on the right: accuracy of each count)"
-    for label, result in results.items():
-        per_count = [_percent(each["accuracy"]) for each in result["per_count"]]
-        table.add_row(
-            label,
-            _percent(result["accuracy"]),
-            f"{result['rmse']:.3f}",
-            f"{result['mae']:.3f}",
-            _percent(result["within_one"]),
-            *per_count,
-            style="bold",
-        )
-    table.add_section()
-    majority = first["baselines"]["majority"]
-    table.add_row(
-        "guessing at random",
-        _percent(first["baselines"]["random"]["accuracy"]),
-        f"{first['baselines']['random']['rmse']:.3f}",
-    )
-    table.add_row(
-        f"always the commonest, {majority['count']}",
-        _percent(majority["accuracy"]),
-        f"{majority['rmse']:.3f}",
-    )
-    table.add_section()
-    for published in PUBLISHED:
-        rmse = "" if published.rmse is None else f"{published.rmse:.3f}"
-        per_count = [_percent(share) for share in published.count_accuracy]
-        table.add_row(
-            f"{published.name} *",
-            _percent(published.accuracy),
-            rmse,
-            "",
-            "",
-            *per_count[: len(names)],
-            style="dim",
-        )
-    table.caption = "* published on other splits of ABID"
-    return table
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}%"
+    return folder.name if folder.parent.name == "default" else f"{folder.parent.name}/{folder.name}"

@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bincount import pictures, storage
-from bincount.model.published import PUBLISHED
+from bincount import comparison, pictures, storage
+from bincount.comparison import number, percent
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -43,16 +43,17 @@ def write(folder: Path) -> None:
 
 
 def _evaluation(results: dict[str, Any], folder: Path) -> list[str]:
-    figures = [("MAE", _number(results["mae"])), ("within one", _percent(results["within_one"]))]
-    figures += [("NLL", _number(results["nll"])), ("ECE", _number(results["ece"]))]
+    figures = [("MAE", number(results["mae"])), ("within one", percent(results["within_one"]))]
+    figures += [("NLL", number(results["nll"])), ("ECE", number(results["ece"]))]
     per_count = [
-        ("", name, f"{each['samples']:,}", _percent(each["accuracy"]), _number(each["rmse"]))
+        ("", name, f"{each['samples']:,}", percent(each["accuracy"]), number(each["rmse"]))
         for name, each in zip(results["names"], results["per_count"], strict=True)
     ]
     pictures = [(folder / f"{name}.png", told) for name, told in PICTURES.items()]
     return [
         f"<h2>Split {escape(results['split'])}: {results['samples']:,} photos</h2>",
-        _table(["", "accuracy", "RMSE"], _summary(results)),
+        _table(["", "accuracy", "RMSE", *(f"of {name}" for name in results["names"])], _summary(results)),
+        _line("On the right the accuracy of each count. * published on other splits of ABID."),
         _line(", ".join(f"{name} {value}" for name, value in figures) + "."),
         "<h3>By count</h3>",
         _table(["count", "photos", "accuracy", "RMSE"], per_count),
@@ -61,15 +62,13 @@ def _evaluation(results: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _summary(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """This run, what guessing gives on the same photos, and what others published on theirs."""
-    random, majority = results["baselines"]["random"], results["baselines"]["majority"]
-    rows = [
-        ("ours", "this run", results["accuracy"], results["rmse"]),
-        ("", "guessing at random", random["accuracy"], random["rmse"]),
-        ("", f"always the commonest count, {majority['count']}", majority["accuracy"], majority["rmse"]),
-    ]
-    rows += [("published", f"{each.name} ({each.note})", each.accuracy, each.rmse) for each in PUBLISHED]
-    return [(kind, name, _percent(accuracy), _number(rmse)) for kind, name, accuracy, rmse in rows]
+    """The comparison, padded where a published result has no figure for each count."""
+    found = []
+    for row in comparison.rows({"this run": results}):
+        per_count = [percent(share) for share in row.count_accuracy]
+        missing = [""] * (len(results["names"]) - len(per_count))
+        found.append((row.kind, row.name, percent(row.accuracy), number(row.rmse), *per_count, *missing))
+    return found
 
 
 def _learning(folder: Path) -> list[str]:
@@ -99,11 +98,3 @@ def _line(text: str) -> str:
 def _image(path: Path, told: str) -> str:
     encoded = base64.b64encode(path.read_bytes()).decode()
     return f'<p><img alt="{escape(told)}" src="data:image/png;base64,{encoded}"></p>'
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

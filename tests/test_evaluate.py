@@ -1,5 +1,6 @@
 """`bincount evaluate`: figures that follow from the predictions, beside baselines and published ones."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
-from bincount import cli
+from bincount import cli, comparison
 from bincount.data.index import Index
 from bincount.model.metrics import score
 from bincount.model.published import PUBLISHED
@@ -73,9 +75,19 @@ def test_the_table_shows_baselines_and_published_figures(
 ) -> None:
     assert cli.main(["evaluate", f"run={run_copy}", "data.workers=0"]) == 0
     out = capsys.readouterr().out
-    for told in ("guessing at random", "always the commonest", "ResNet34, SGD *", "55.7%", "0.930", "97.7%"):
+    for told in ("guessing at random", "commonest count, ", "ResNet34, SGD *", "55.7%", "0.930", "97.7%"):
         assert told in out
     assert "published on other splits" in out
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_table_fits_the_terminal(small_run: Path, width: int) -> None:
+    results = json.loads((small_run / "evaluation/test/results.json").read_bytes())
+    terminal = Console(width=width, file=io.StringIO())
+    terminal.print(comparison.table({small_run.name: results}, "test", width))
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    assert all(name in shown for name in (small_run.name, "ResNet50, frozen *", "RMSE", "55.7%"))
 
 
 def test_two_runs_are_compared_side_by_side(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

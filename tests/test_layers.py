@@ -13,7 +13,7 @@ LAYERS = [
     {"progress", "storage"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"counter", "pictures"},
+    {"comparison", "counter", "pictures"},
     {"report"},
     {"prepare", "evaluate", "predict", "train"},
     {"cli"},

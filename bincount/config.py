@@ -269,13 +269,13 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
 
 @dataclass(kw_only=True)
 class Launcher:
-    """Where training runs. ``devices``: ranks a node; ``precision`` auto: bf16 where the device has it."""
+    """Where training runs. ``devices``: ranks a node; ``precision``: Lightning's name, or auto."""
 
     name: str
     accelerator: str = _one_of("cpu", "gpu")
     devices: int = _at_least(1)
     nodes: int = _ruled(lambda value: value == 1, "this launcher runs on one node")
-    precision: str = _one_of("auto", "fp32", "bf16")
+    precision: str = _one_of("auto", "32-true", "bf16-mixed", "16-mixed")
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {"local": Launcher, "gpu": Launcher}

@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from omegaconf import OmegaConf
 
 from bincount import compose, run, storage
-from bincount.config import EvaluateConfig, EvaluationData, TrainConfig
+from bincount.config import EvaluateConfig, EvaluationData, Launcher, TrainConfig
 from bincount.data.datamodule import BinData
 from bincount.data.index import Index
 from bincount.errors import BadInput, nearest
@@ -108,7 +109,7 @@ def fit(config: TrainConfig, folder: Path) -> None:
             devices=config.launcher.devices,
             num_nodes=config.launcher.nodes,
             strategy="ddp" if config.launcher.devices > 1 else "auto",
-            precision="bf16-mixed" if _uses_bf16(config) else "32-true",
+            precision=_precision(config.launcher),
             max_epochs=config.trainer.max_epochs,
             max_steps=config.trainer.max_steps or -1,
             gradient_clip_val=config.trainer.clip_gradient,
@@ -142,13 +143,15 @@ def _model_name(config: TrainConfig) -> str:
     return getattr(config.model, "architecture", config.model.name)
 
 
-def _uses_bf16(config: TrainConfig) -> bool:
-    """bf16 where it was asked for, or where the device computes in it: there it is faster."""
-    if config.launcher.precision != "auto":
-        return config.launcher.precision == "bf16"
-    if config.launcher.accelerator == "gpu":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _precision(launcher: Launcher) -> Any:
+    """Lightning's name of the precision; ``auto`` is bf16 where the device computes in it, and so faster."""
+    if launcher.precision != "auto":
+        return launcher.precision
+    if launcher.accelerator == "gpu":
+        has_bf16 = torch.cuda.is_bf16_supported()
+    else:
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def run_folder(config: TrainConfig) -> Path:

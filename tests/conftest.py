@@ -48,7 +48,7 @@ def small_run(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run on ``small_data``: ResNet18 trained for an epoch, and evaluated on test; not to be changed."""
     runs = tmp_path_factory.mktemp("small_run")
     words = [f"data.root={small_data}", "model=resnet18", "data.image_size=32", "data.batch_size=8"]
-    words += ["data.workers=0", "trainer.max_epochs=1", "launcher.precision=fp32"]
+    words += ["data.workers=0", "trainer.max_epochs=1", "launcher.precision=32-true"]
     assert cli.main(["train", *words, f"runs={runs}"]) == 0
     return (runs / "latest").resolve()
 

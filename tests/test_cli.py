@@ -57,7 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "optimizer.lr=0"], "optimizer.lr=0.0: must be above 0"),
         (["train", "data.batch_size=0"], "data.batch_size=0: must be 1 or above"),
         (["train", "data.image_size=[1,2,3]"], "data.image_size=[1, 2, 3]: give pixels"),
-        (["train", "launcher.precision=fp8"], "must be one of auto, fp32, bf16"),
+        (["train", "launcher.precision=fp8"], "must be one of auto, 32-true, bf16-mixed, 16-mixed"),
         (["train", "model"], "model: write key=value; `bincount train --help` shows the keys"),
         (["train", "--gpu"], "--gpu: there is no such option: write key=value"),
         (["train", "--cfg", "all"], "write --cfg job"),

@@ -26,7 +26,7 @@ QUICK = [
     "data.batch_size=8",
     "data.workers=0",
     "trainer.max_epochs=2",
-    "launcher.precision=fp32",
+    "launcher.precision=32-true",
 ]
 
 

@@ -81,7 +81,9 @@ class CountModule(L.LightningModule):
         self.val_figures.reset()
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.optimizer, self.model.parameters())
+        # With scaled fp16 gradients a fused step would unscale them itself, after they were clipped.
+        fused = self.trainer.precision != "16-mixed"
+        optimizer = build_optimizer(self.optimizer, self.model.parameters(), fused)
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise BadInput("training has no end: set trainer.max_epochs or trainer.max_steps")

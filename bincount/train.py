@@ -19,7 +19,7 @@ import torch
 from omegaconf import OmegaConf
 
 from bincount import compose, run, storage
-from bincount.config import EvaluateConfig, EvaluationData, Launcher, TrainConfig
+from bincount.config import EvaluateConfig, EvaluationData, Launcher, Plateau, TrainConfig
 from bincount.data.datamodule import BinData
 from bincount.data.index import Index
 from bincount.errors import BadInput, nearest
@@ -70,10 +70,14 @@ def check(config: TrainConfig, index: Index) -> None:
         raise BadInput(
             f"data.batch_size={config.data.batch_size}: a step takes {batch} photos, and there are {photos}"
         )
-    if config.trainer.monitor not in WATCHED:
-        raise BadInput(
-            f"trainer.monitor={config.trainer.monitor}: {nearest(config.trainer.monitor, WATCHED)}"
-        )
+    monitors = {"trainer.monitor": config.trainer.monitor}
+    if isinstance(config.scheduler, Plateau):
+        monitors["scheduler.monitor"] = config.scheduler.monitor
+        if "val" not in index.splits:
+            raise BadInput(f"scheduler=plateau: it watches validation, and {index.root} has no split 'val'")
+    for key, monitor in monitors.items():
+        if monitor not in WATCHED:
+            raise BadInput(f"{key}={monitor}: {nearest(monitor, WATCHED)}")
     if config.launcher.accelerator == "gpu" and torch.cuda.device_count() < config.launcher.devices:
         found = torch.cuda.device_count()
         raise BadInput(
@@ -123,12 +127,20 @@ def fit(config: TrainConfig, folder: Path) -> None:
             enable_model_summary=False,
             default_root_dir=folder,
         )
-        last = folder / run.LAST
         module.to(memory_format=torch.channels_last)
         data = BinData(index, config.data, config.seed)
-        trainer.fit(
-            module, data, ckpt_path=last if config.resume and last.exists() else None, weights_only=True
-        )
+        trainer.fit(module, data, ckpt_path=_resume_from(config, folder), weights_only=True)
+
+
+def _resume_from(config: TrainConfig, folder: Path) -> Path | None:
+    if config.resume is None:
+        return None
+    last = folder / run.LAST
+    if not last.exists():
+        log.info("the run stopped before its first checkpoint: it starts from the beginning")
+        return None
+    log.info("going on from %s", last)
+    return last
 
 
 def _model(config: TrainConfig, index: Index) -> tuple[torch.nn.Module, objectives.Objective]:

@@ -65,6 +65,16 @@ def test_an_unknown_monitor(complaint: Complaint, small_data: Path) -> None:
     assert told == "trainer.monitor=val/acuracy: did you mean val/accuracy?"
 
 
+def test_a_plateau_needs_something_to_watch(complaint: Complaint, small_data: Path, tmp_path: Path) -> None:
+    write_data(tmp_path / "data", {f"{n:05d}": n % 4 for n in range(20)})
+    told = complaint("data.root=data", "data.batch_size=8", "scheduler=plateau")
+    assert told.startswith("scheduler=plateau: it watches validation, and data has no split 'val'")
+    words = [f"data.root={small_data}", "data.batch_size=8", "scheduler=plateau"]
+    assert (
+        complaint(*words, "scheduler.monitor=val/los") == "scheduler.monitor=val/los: did you mean val/loss?"
+    )
+
+
 def test_more_gpus_than_there_are(
     complaint: Complaint, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from bincount import config
-from bincount.errors import BadInput, nearest
+from bincount.errors import BadInput
 from bincount.model.metrics import WATCHED
 from bincount.model.registry import Registry
 
@@ -103,8 +103,6 @@ def restarts(
 def plateau(
     settings: config.Plateau, optimizer: Optimizer, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
-    if settings.monitor not in WATCHED:
-        raise BadInput(f"scheduler.monitor={settings.monitor}: {nearest(settings.monitor, WATCHED)}")
     scheduler = ReduceLROnPlateau(
         optimizer, mode=WATCHED[settings.monitor], factor=settings.factor, patience=settings.patience
     )

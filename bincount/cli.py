@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from bincount import __version__
-from bincount.errors import BadInput, BincountError, nearest
+from bincount.errors import BadInput, BincountError, nearest, one_line
 
 #: verb: (what it does, worked commands)
 VERBS = {
@@ -64,8 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("BINCOUNT_DEBUG") == "1":
             raise
-        told = " ".join(str(error).split())
-        print(f"bincount: {type(error).__name__}: {told} (BINCOUNT_DEBUG=1 shows where)", file=sys.stderr)
+        print(
+            f"bincount: {type(error).__name__}: {one_line(error)} (BINCOUNT_DEBUG=1 shows where)",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

@@ -14,7 +14,7 @@ from bincount import run
 from bincount.data.images import read_photo, shrink
 from bincount.data.index import Counts, ImageSize
 from bincount.data.pixels import fit, normalise
-from bincount.errors import BadInput
+from bincount.errors import BadInput, one_line
 from bincount.model import backbones, objectives
 from bincount.model.objectives import Objective, decode
 from bincount.training.checkpoints import FACTS
@@ -60,9 +60,7 @@ def load(folder: Path, device: str | None = None) -> Counter:
         facts, state = checkpoint[FACTS], checkpoint["state_dict"]
     except Exception as error:
         # torch tells damage in many ways: EOFError, RuntimeError, UnpicklingError, KeyError, BadZipFile …
-        raise BadInput(
-            f"{path} cannot be read, it may be damaged: {' '.join(str(error).split())[:200]}"
-        ) from None
+        raise BadInput(f"{path} cannot be read, it may be damaged: {one_line(error)}") from None
     counts, image_size = Counts(**facts["counts"]), (facts["image_size"][0], facts["image_size"][1])
     objective = objectives.build(classes=len(counts), **facts["objective"])
     model = backbones.build(

@@ -22,6 +22,11 @@ class BadInput(BincountError):
     exit_code = 2
 
 
+def one_line(error: BaseException) -> str:
+    """What a library says of its failure, on one line of bounded length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """``did you mean X?``, or the words there are: the end of an error about a word that is none of them."""
     known = sorted(words)

@@ -72,7 +72,7 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
     storage.write_text(where / "results.json", json.dumps(results, indent=2) + "\n")
     _write_predictions(where / "predictions.parquet", table, classes, probabilities, counter)
     pictures.confusion(where / "confusion.png", results["confusion"], counter.counts.names)
-    pictures.examples(where / "examples.png", _examples(table, probabilities))
+    pictures.examples(where / "examples.png", _examples(table, classes, probabilities, counter.counts.names))
     report.write(folder)
     return results
 
@@ -115,7 +115,12 @@ def _write_predictions(
         pq.write_table(pa.table(columns), partial, compression="zstd")
 
 
-def _examples(table: SplitTable, probabilities: npt.NDArray[np.float32]) -> list[pictures.Example]:
+def _examples(
+    table: SplitTable,
+    classes: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    names: list[str],
+) -> list[pictures.Example]:
     """Photos spread evenly over the split, as they are stored."""
     rows = np.unique(np.linspace(0, len(table) - 1, EXAMPLES).astype(int))
     examples = []
@@ -123,9 +128,8 @@ def _examples(table: SplitTable, probabilities: npt.NDArray[np.float32]) -> list
         shard = table.root / table.shards[table.shard[row]]
         jpeg = storage.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
         told = int(probabilities[row].argmax())
-        examples.append(
-            pictures.Example(decode_jpeg(jpeg), int(table.count[row]), told, float(probabilities[row, told]))
-        )
+        shown = names[classes[row]], names[told], float(probabilities[row, told])
+        examples.append(pictures.Example(decode_jpeg(jpeg), *shown))
     return examples
 
 

@@ -20,11 +20,11 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 @dataclass(frozen=True)
 class Example:
-    """A photo, uint8 (height, width, 3), its true count, the count told and that count's probability."""
+    """A photo, uint8 (height, width, 3), its true count, the count told, by name, and its probability."""
 
     photo: Pixels
-    count: int
-    told: int
+    count: str
+    told: str
     probability: float
 
 
@@ -62,7 +62,7 @@ def examples(path: Path, shown: Sequence[Example]) -> None:
     for place, example in zip(axes.flat, shown, strict=False):
         place.imshow(example.photo)
         right = example.told == example.count
-        title = f"{example.told}" if right else f"{example.told}, not {example.count}"
+        title = example.told if right else f"{example.told}, not {example.count}"
         title = f"{title} ({example.probability:.0%})"
         place.set_title(title, color=RIGHT if right else WRONG, fontsize=11)
     _save(figure, path)

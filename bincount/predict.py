@@ -58,9 +58,7 @@ def find_photos(photos: str | list[str]) -> list[Path]:
     for name in [photos] if isinstance(photos, str) else photos:
         place = storage.folder(name)
         if place.is_dir():
-            here = sorted(
-                path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
-            )
+            here = storage.files(place, SUFFIXES)
         elif place.exists():
             here = [place]
         else:

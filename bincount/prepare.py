@@ -23,7 +23,7 @@ from bincount.data.rendering import render
 from bincount.data.shards import Sample, ShardWriter, read_samples
 from bincount.data.skipped import Skipped, common_reasons, write_skipped
 from bincount.data.splits import assign_splits
-from bincount.errors import BadInput
+from bincount.errors import BadInput, one_line
 
 SPLITS = ("train", "val", "test")
 
@@ -165,7 +165,7 @@ def _samples(root: Path, shard: str) -> Iterator[Sample | tuple[str, str]]:
     try:
         yield from read_samples(root, shard)
     except tarfile.TarError as error:
-        raise BadInput(f"{root / shard} is no whole tar file: {' '.join(str(error).split())}") from None
+        raise BadInput(f"{root / shard} is no whole tar file: {one_line(error)}") from None
 
 
 def _write_index(

@@ -30,6 +30,16 @@ def existing_folder(address: str, what: str) -> Path:
     return path
 
 
+def files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder that end in one of ``suffixes``, hidden ones left out, by name."""
+    return sorted(path for path in folder.iterdir() if is_one_of(path, suffixes))
+
+
+def is_one_of(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether ``path`` is a file, not hidden, that ends in one of ``suffixes`` in any case."""
+    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+
+
 def read_range(path: Path, offset: int, length: int) -> bytes:
     """Read ``length`` bytes from ``offset``; fewer only where the file ends before."""
     with path.open("rb", buffering=0) as file:
@@ -58,9 +68,9 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8, whole or not at all; what is no Unicode, as a file name may be, is escaped."""
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 @contextlib.contextmanager

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from making import write_data
 from rich.console import Console
 
 from bincount import cli, comparison
 from bincount.data.index import Index
+from bincount.evaluate import _examples
 from bincount.model.metrics import score
 from bincount.model.published import PUBLISHED
 
@@ -121,6 +123,14 @@ def test_a_run_without_a_checkpoint_is_told(run_copy: Path, capsys: pytest.Captu
     shutil.rmtree(run_copy / "checkpoints")
     assert cli.main(["evaluate", f"run={run_copy}"]) == 2
     assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_bin_of_the_class_more_is_right_when_more_is_told(tmp_path: Path) -> None:
+    table = write_data(tmp_path, {"a": 9, "b": 2}, more=True).split("train")
+    probabilities = np.eye(7, dtype=np.float32)[[6, 3]]
+    names = [*"012345", "more"]
+    shown = _examples(table, np.array([6, 2]), probabilities, names)
+    assert [(each.count, each.told) for each in shown] == [("more", "more"), ("2", "3")]
 
 
 def test_a_photo_that_cannot_be_read_fails_the_evaluation_and_keeps_the_old_figures(

@@ -9,7 +9,7 @@ PACKAGE = Path(bincount.__file__).parent
 
 #: From the bottom up. A module may import from layers below its own, and its neighbours in one folder.
 LAYERS = [
-    {"errors"},
+    {"errors", "machine"},
     {"progress", "storage"},
     {"config", "run"},
     {"compose", "data", "model", "training"},

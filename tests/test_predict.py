@@ -58,13 +58,15 @@ def test_unreadable_photos_are_listed_and_the_rest_counted(
     (photos / "empty.jpg").write_bytes(b"")
     (photos / "text.png").write_bytes(b"not a photo")
     (photos / "torn.jpg").write_bytes(jpeg()[:-200])
-    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=counts.csv"]) == 0
-    assert len(read(Path("counts.csv"))) == 3
-    reasons = {row["id"]: row["reason"] for row in read(Path("counts.skipped.csv"))}
+    (photos / "._1.jpg").write_bytes(b"what some systems leave beside a file")
+    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=new/counts.csv"]) == 0
+    assert len(read(Path("new/counts.csv"))) == 3
+    reasons = {row["id"]: row["reason"] for row in read(Path("new/counts.skipped.csv"))}
+    assert len(reasons) == 3
     assert reasons["empty"] == "the file is empty (0 bytes)"
     assert reasons["text"] == "not a JPEG or PNG"
     assert "truncated" in reasons["torn"]
-    assert "3 could not be read, each with its reason in counts.skipped.csv" in capsys.readouterr().out
+    assert "3 could not be read, each with its reason in new/counts.skipped.csv" in capsys.readouterr().out
 
 
 def test_no_readable_photo_is_an_error_and_keeps_the_old_answers(

@@ -107,6 +107,13 @@ def test_resume_in_the_middle_of_an_epoch_sees_the_photos_that_are_left(data: st
     )
     whole, parts = (weights(Path(name) / "latest" / run.LAST) for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    lines = [
+        line.split()
+        for line in (Path("parts/latest") / "log.txt").read_text().splitlines()
+        if " of 2 " in line
+    ]
+    assert len(lines) == 3  # the first part of epoch 1, its rest, and epoch 2
+    assert all(float(words[words.index("s") - 1]) < 600 for words in lines)
 
 
 def test_two_ranks_with_two_workers_see_every_photo_once(data: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def from_folder(source: FolderSource) -> Catalogue:
     if source.metadata is None and source.labels is None:
         return _from_tree(folder, source.block)
     skipped: list[Skipped] = []
-    photos = _by_id([(path, path.name) for path in _files(folder, images.SUFFIXES)], skipped)
+    photos = _by_id([(path, path.name) for path in storage.files(folder, images.SUFFIXES)], skipped)
     if not photos and not skipped:
         raise BadInput(f"source.images={source.images}: there are no photos in it (.jpg, .jpeg or .png)")
     records = None if source.metadata is None else _read_records(source.metadata, skipped)
@@ -139,7 +139,7 @@ def _from_tree(folder: Path, block: int) -> Catalogue:
                 raise BadInput(
                     f"source.images={folder}: {split.name}/{count.name} is not named after a count"
                 )
-            for path in _files(count, images.SUFFIXES):
+            for path in storage.files(count, images.SUFFIXES):
                 places[path] = (SPLITS[split.name], int(count.name))
     if not places:
         raise BadInput(
@@ -151,7 +151,7 @@ def _from_tree(folder: Path, block: int) -> Catalogue:
     skipped += [
         Skipped(path.stem, str(path.relative_to(folder)), "the photo lies in no folder split/count")
         for path in sorted(folder.rglob("*"))
-        if path not in places and _is_one_of(path, images.SUFFIXES)
+        if path not in places and storage.is_one_of(path, images.SUFFIXES)
     ]
     groups = block_groups(list(photos), block)
     entries = [
@@ -159,15 +159,6 @@ def _from_tree(folder: Path, block: int) -> Catalogue:
         for id, path in photos.items()
     ]
     return Catalogue(entries, skipped, None, _twin_notes(photos))
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a folder that end in one of ``suffixes``, hidden ones left out, by name."""
-    return sorted(path for path in folder.iterdir() if _is_one_of(path, suffixes))
-
-
-def _is_one_of(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
 
 
 def _by_id(files: Iterable[tuple[Path, str]], skipped: list[Skipped]) -> dict[str, Path]:
@@ -189,7 +180,7 @@ def _by_id(files: Iterable[tuple[Path, str]], skipped: list[Skipped]) -> dict[st
 
 def _read_records(metadata: str, skipped: list[Skipped]) -> list[Record]:
     folder = storage.existing_folder(metadata, "source.metadata")
-    files = _by_id([(path, path.name) for path in _files(folder, (".json",))], skipped)
+    files = _by_id([(path, path.name) for path in storage.files(folder, (".json",))], skipped)
     if not files:
         raise BadInput(f"source.metadata={metadata}: there are no records in it (ID.json)")
     records = []

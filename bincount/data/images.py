@@ -11,6 +11,8 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image
 
+from bincount.errors import one_line
+
 Pixels = npt.NDArray[np.uint8]
 
 #: File names that are taken for photos.
@@ -55,7 +57,7 @@ def decode_jpeg(encoded: bytes) -> Pixels:
     try:
         photo: Pixels = simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     except ValueError as error:
-        raise UnreadablePhoto(f"damaged or truncated: {_one_line(error)}") from None
+        raise UnreadablePhoto(f"damaged or truncated: {one_line(error)}") from None
     turn = TURNS.get(_orientation(encoded))
     return photo if turn is None else np.array(Image.fromarray(photo).transpose(turn))
 
@@ -87,7 +89,7 @@ def _decode_png(encoded: bytes) -> Pixels:
         raise
     except Exception as error:
         # Pillow tells damage in many ways: OSError, SyntaxError, ValueError, struct.error, zlib.error …
-        raise UnreadablePhoto(f"a damaged PNG: {_one_line(error)}") from None
+        raise UnreadablePhoto(f"a damaged PNG: {one_line(error)}") from None
 
 
 def _orientation(encoded: bytes) -> int:
@@ -144,7 +146,3 @@ def _is_plain_jpeg(encoded: bytes) -> bool:
         return False
     colours = simplejpeg.decode_jpeg_header(encoded)[2]
     return colours in ("YCbCr", "RGB", "Gray") and _orientation(encoded) == 1
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,6 +11,7 @@ from functools import partial
 from bincount.data import images
 from bincount.data.catalogue import DrawnPhoto, Entry
 from bincount.data.images import UnreadablePhoto
+from bincount.machine import processors
 
 #: Photos that one task of a worker process takes, and tasks that wait for each process.
 CHUNK, WAITING = 16, 4
@@ -31,7 +32,7 @@ def render(
     if workers == 0:
         yield from ((entry, one(entry)) for entry in entries)
         return
-    workers = workers or _processors()
+    workers = workers or processors()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
     with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
@@ -55,11 +56,6 @@ def render_one(shortest_side: int | None, quality: int, entry: Entry) -> Jpeg | 
         return f"unreadable photo: {problem}"
     except OSError as error:
         return f"the photo cannot be read: {error.strerror}"
-
-
-def _processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end_with_parent() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from bincount import storage
+
 
 class Skipped(NamedTuple):
     """One photo, record or label that was not used."""
@@ -25,8 +27,7 @@ def write_skipped(rows: Iterable[Skipped], path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Skipped._fields)
     writer.writerows(rows)
-    # A file name that is not valid UTF-8 reaches us with surrogates, and has to be listed all the same.
-    path.write_bytes(text.getvalue().encode("utf-8", errors="backslashreplace"))
+    storage.write_text(path, text.getvalue())
 
 
 def common_reasons(rows: Iterable[Skipped]) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from bincount.errors import BadInput, BincountError, nearest
+from bincount.errors import BadInput, BincountError, nearest, one_line
 from bincount.model.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def _downloading(name: str) -> Iterator[None]:
     # Not narrower: urllib, http.client, huggingface_hub, httpx and pickle each fail in a way of their own.
     except Exception as error:
         raise BincountError(
-            f"the ImageNet weights of {name} cannot be downloaded ({_line(error)}); "
+            f"the ImageNet weights of {name} cannot be downloaded ({one_line(error)}); "
             "fetch them where there is a network and give the file: model.weights=FILE"
         ) from error
 
@@ -176,7 +176,7 @@ def timm(outputs: int, image_size: tuple[int, int], imagenet: bool, architecture
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         height, width = image_size
         raise BadInput(
-            f"model.architecture={architecture} with data.image_size={height}x{width}: {_line(error)}"
+            f"model.architecture={architecture} with data.image_size={height}x{width}: {one_line(error)}"
         ) from error
     if imagenet:
         with _downloading(str(architecture)):
@@ -202,7 +202,7 @@ def _about(library: Any, architecture: str | None) -> Any:
     try:
         about = library.get_pretrained_cfg(architecture)
     except RuntimeError as error:
-        raise BadInput(f"model.architecture={architecture}: {_line(error)}") from error
+        raise BadInput(f"model.architecture={architecture}: {one_line(error)}") from error
     if about is None or not isinstance(about.classifier, str):
         raise BadInput(f"model.architecture={architecture}: not a classifier with one head; choose another")
     return about
@@ -225,7 +225,7 @@ def read_state(path: str) -> State:
         fault = "is no weights file, or holds more than tensors"
         raise BadInput(f"model.weights={path}: {fault}; save model.state_dict() alone") from error
     except Exception as error:  # unpickling the bytes of some other file can fail in any way
-        raise BadInput(f"model.weights={path}: cannot be read ({_line(error)}); is it whole?") from error
+        raise BadInput(f"model.weights={path}: cannot be read ({one_line(error)}); is it whole?") from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -251,7 +251,7 @@ def fill(model: nn.Module, state: State, head: str, source: str) -> None:
     try:
         missing, unexpected = model.load_state_dict(fitting, strict=False)
     except RuntimeError as error:
-        raise BadInput(f"{source}: does not fit the model ({_line(error)})") from error
+        raise BadInput(f"{source}: does not fit the model ({one_line(error)})") from error
     faults = {
         "missing": [key for key in missing if key not in misshaped],
         "unexpected": unexpected,
@@ -273,10 +273,6 @@ def _bare(state: State, own: State) -> State:
 
 def _few(keys: list[str], fault: str) -> str:
     return f"{len(keys)} {fault} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 # --- freezing -----------------------------------------------------------------------------------------

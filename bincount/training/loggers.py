@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from bincount import config, storage
 from bincount.errors import BadInput
+
+#: Seconds between two writings of metrics.csv.
+EVERY = 10.0
 
 
 def build(settings: config.TrainConfig, folder: Path) -> list[Logger]:
@@ -44,7 +48,7 @@ class MetricsFile(Logger):
 
     def __init__(self, path: Path):
         super().__init__()
-        self._path = path
+        self._path, self._written = path, 0.0
         self._rows: dict[int, dict[str, float | str]] = {}
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
@@ -66,12 +70,18 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         at = step or 0
         # Rows behind this step are of a run that got further before it was stopped and resumed here.
-        for later in [known for known in self._rows if known > at]:
-            del self._rows[later]
+        while self._rows and next(reversed(self._rows)) > at:
+            self._rows.popitem()
         self._rows.setdefault(at, {"step": at}).update(metrics)
 
     @rank_zero_only
     def save(self) -> None:
+        """Write the file, now and then: Lightning asks with every row, and the file only grows."""
+        if time.monotonic() - self._written >= EVERY:
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
         others = {name for row in self._rows.values() for name in row} - {"step", "epoch"}
         names = ["step", "epoch", *sorted(others)]
         text = io.StringIO()
@@ -82,4 +92,4 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        self._write()

@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 
 from bincount.errors import BincountError
+from bincount.machine import processors
 
 
 def start(devices: int, module: str, folder: Path) -> None:
     """Run ``python -m MODULE FOLDER`` on every rank and wait. Raises BincountError where one fails.
 
-    The ranks are told the run folder alone: a configuration on the command line could be told apart.
+    The ranks are told the run folder alone: its config.yaml needs no quoting and is parsed once.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={devices}", "-m", module, str(folder)]
-    threads = max(1, len(os.sched_getaffinity(0)) // devices)
+    threads = max(1, processors() // devices)
     done = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
     if done.returncode:
         raise BincountError(f"training stopped with an error on a rank: see above, and {folder / 'log.txt'}")

@@ -21,9 +21,13 @@ class EpochLines(L.Callback):
         self._photos = 0
         self._training = 0.0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning does not announce the epoch in whose middle a run is resumed.
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._started, self._photos = time.monotonic(), 0
-        if trainer.is_global_zero and progress.err.is_terminal:
+        if self._status is None and trainer.is_global_zero and progress.err.is_terminal:
             self._status = progress.err.status("")
             self._status.start()
 

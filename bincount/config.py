@@ -60,16 +60,34 @@ class SyntheticSource(Source):
 
 
 @dataclass(kw_only=True)
-class FolderSource(Source):
-    """Photos in a folder, with counts from records, a label file, or the folders' names.
+class PhotoSource(Source):
+    """Photos that were taken. Without ``images`` the records ``metadata`` become tables, and that is all.
 
     ``block``: where nothing tells which photos show the same bin, this many consecutive ids stay together.
     """
 
-    images: str = _path()
+    images: str | None = _path()
     metadata: str | None = _path()
-    labels: str | None = _path()
     block: int = _at_least(1)
+
+
+@dataclass(kw_only=True)
+class FolderSource(PhotoSource):
+    """Photos in a folder, with counts from records, a label file, or the folders' names."""
+
+    labels: str | None = _path()
+
+
+@dataclass(kw_only=True)
+class S3Source(PhotoSource):
+    """A bucket with photos ``images/ID.jpg`` and records ``metadata/ID.json``, or a folder laid out so.
+
+    ``list``: a label file; only its photos and records are asked for. ``anonymous``: do not sign requests.
+    """
+
+    bucket: str = _path()
+    list: str | None = _path()
+    anonymous: bool
 
 
 @dataclass(kw_only=True)
@@ -80,6 +98,7 @@ class ShardsSource(Source):
 SOURCES: dict[str, type[Source]] = {
     "synthetic": SyntheticSource,
     "folder": FolderSource,
+    "s3": S3Source,
     "shards": ShardsSource,
 }
 
@@ -93,9 +112,17 @@ class Ratios:
     test: float
 
 
+def _is_part(value: Any) -> bool:
+    number, _, of = value.partition("/")
+    return number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)
+
+
 @dataclass(kw_only=True)
 class PrepareConfig:
-    """`bincount prepare`. ``workers`` None: one a processor; 0: no further process."""
+    """`bincount prepare`. ``workers`` None: one a processor; 0: no further process.
+
+    ``part``: make only one of so many parts of the data set; ``merge``: join them.
+    """
 
     source: Source
     out: str = _path()
@@ -107,6 +134,8 @@ class PrepareConfig:
     quality: int = _ruled(lambda value: 1 <= value <= 100, "must be from 1 to 100")
     photos_per_shard: int = _at_least(1)
     workers: int | None = _at_least(0)
+    part: str | None = _ruled(_is_part, "write which part of how many, as 3/8")
+    merge: bool
     overwrite: bool
 
 

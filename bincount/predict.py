@@ -13,7 +13,7 @@ from bincount import progress, run, storage
 from bincount.config import PredictConfig
 from bincount.counter import Counter, load
 from bincount.data.images import SUFFIXES, UnreadablePhoto
-from bincount.data.skipped import Skipped, write_skipped
+from bincount.data.skipped import Skipped, as_csv
 from bincount.errors import BadInput
 from bincount.model.objectives import decode
 
@@ -36,7 +36,7 @@ def predict(config: PredictConfig) -> None:
             rows += 1
     left_out = out.with_name(f"{out.stem}.skipped.csv")
     if skipped:
-        write_skipped(skipped, left_out)
+        storage.Folder(left_out.parent).write(left_out.name, as_csv(skipped))
     else:
         left_out.unlink(missing_ok=True)
     if not rows:

@@ -1,192 +1,308 @@
-"""`bincount prepare`: photos and records become shards and an index."""
+"""`bincount prepare`: photos and records become shards and an index.
 
-import json
-import tarfile
-from collections import defaultdict
-from collections.abc import Iterator
+The work is cut into pieces (parts of the tables, the catalogue, shards), each made whole and then noted in
+the draft of the data set. So a killed command goes on where it was, and several machines can share the work.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
-from itertools import islice
-from pathlib import Path
+from hashlib import sha256
+from itertools import chain, islice
 from typing import Any
 
-import numpy as np
+import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from bincount import progress, storage
-from bincount.config import FolderSource, PrepareConfig, ShardsSource, SyntheticSource
-from bincount.data import catalogue
-from bincount.data.catalogue import Catalogue, Entry
-from bincount.data.index import UNLABELLED, Counts, ImageSize, IndexedSample, write_index
-from bincount.data.records import record_tables
-from bincount.data.rendering import render
-from bincount.data.shards import Sample, ShardWriter, read_samples
-from bincount.data.skipped import Skipped, common_reasons, write_skipped
-from bincount.data.splits import assign_splits
-from bincount.errors import BadInput, one_line
+from bincount import __version__, progress, storage
+from bincount.config import PhotoSource, PrepareConfig, ShardsSource, SyntheticSource
+from bincount.data import catalogue, foreign
+from bincount.data.allotment import ShardPlan, allot, as_table, shard_plans
+from bincount.data.catalogue import Entry
+from bincount.data.index import SPLITS, UNLABELLED, Counts, ImageSize, IndexedSample, rows_of, write_index
+from bincount.data.origin import Origin, open_origin
+from bincount.data.rendering import DrawnPhoto, Photo, render
+from bincount.data.shards import ShardWriter
+from bincount.data.skipped import Skipped, as_csv, common_reasons, from_csv
+from bincount.data.splits import id_twins
+from bincount.data.tables import describe, write_tables
+from bincount.data.unfinished import ARGUMENTS, FOLDER, Piece, Unfinished
+from bincount.errors import BadInput, BincountError
+from bincount.storage import Folder, Store
 
-SPLITS = ("train", "val", "test")
+#: What a data set, or a draft of one, holds.
+WRITTEN = {"index.json", "index.parquet", "skipped.csv", "tables", *SPLITS, UNLABELLED, FOLDER}
 
-#: What a data set holds.
-WRITTEN = {"index.json", "index.parquet", "skipped.csv", "tables", *SPLITS, UNLABELLED}
+#: Keys that say how the work is done, and change nothing of what comes out.
+HOW = {"out", "workers", "part", "merge", "overwrite"}
+
+CATALOGUE = "catalogue"
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Make the data set ``config.out``, whole or not at all."""
-    out = storage.folder(config.out)
-    if (out / "index.json").exists() and not config.overwrite:
-        raise BadInput(f"out={config.out} is a data set already: name another folder, or add overwrite=true")
+    """Make the data set ``config.out``, or go on making it."""
+    out = storage.open_store(config.out)
     if isinstance(config.source, ShardsSource):
         _index_shards(config, out)
         return
-    _check_out(out, config.out)
-    found = _catalogue(config)
-    entries = _planned(found, config)
-    if not entries:
-        raise BadInput(f"no photo is left to prepare{common_reasons(found.skipped)}")
-    with storage.folder_written_whole(out) as root:
-        samples = list(_write_shards(root, entries, found.skipped, config))
-        if not samples:
-            raise BadInput(f"not one photo could be read{common_reasons(found.skipped)}")
-        if found.records is not None:
-            for name, table in zip(("bins", "items"), record_tables(found.records), strict=True):
-                (root / "tables" / name).mkdir(parents=True)
-                pq.write_table(table, root / "tables" / name / "part-000000.parquet", compression="snappy")
-        write_skipped(found.skipped, root / "skipped.csv")
-        stored = ImageSize(config.shortest_side, config.quality)
-        summary = _write_index(root, samples, stored, config)
-    _tell(out, summary, found.skipped, found.notes)
+    arguments = _arguments(config)
+    draft = _draft(out, config, arguments)
+    begun_before = draft.begin(arguments)
+    try:
+        whole = draft.store.has("index.json") or _make(draft, config)
+    except BadInput:
+        if not begun_before and config.part is None:
+            draft.store.clear()
+        raise
+    if not whole:
+        told = f"part {config.part} is done; once all are, give merge=true in its place"
+        progress.out.print(told, soft_wrap=True)
+        return
+    draft.forget(draft.whole())
+    if draft.store is not out:
+        out.publish(draft.store)
+    out.delete([ARGUMENTS])
+    _tell(out)
 
 
-def _check_out(out: Path, given: str) -> None:
-    """Raise BadInput where writing ``out`` would take away more than a data set that `prepare` wrote."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(f"out={given} is a file: name a folder")
-    held = {path.name for path in out.iterdir()} if out.exists() else set()
-    if held and ("index.json" not in held or held - WRITTEN):
-        raise BadInput(f"out={given} has other files in it: name an empty or a new folder")
-    if held and _source_of(out / "index.json") == "shards":
-        raise BadInput(f"out={given} has shards that were made elsewhere: name an empty or a new folder")
+def _arguments(config: PrepareConfig) -> dict[str, Any]:
+    """What settles every byte of the data set, by dotted key."""
+    keys: dict[str, Any] = {"version": __version__}
+    for key, value in asdict(config).items():
+        if key not in HOW:
+            keys |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return keys
 
 
-def _source_of(index: Path) -> Any:
+def _draft(out: Store, config: PrepareConfig, arguments: dict[str, Any]) -> Unfinished:
+    """The draft to go on with. Raises BadInput where ``out`` would lose more than may be replaced."""
+    out.restore()
+    try:
+        held = out.held()
+    except BadInput as problem:
+        raise BadInput(f"out={problem}") from None
+    if held - WRITTEN or (held and not held & {"index.json", "skipped.csv", FOLDER}):
+        raise BadInput(f"out={config.out} has other files in it: name an empty or a new folder")
+    published = Unfinished(out)
+    if "index.json" in held and published.arguments() == arguments:
+        return published  # killed when all was there but the last bit of tidying
+    if "index.json" in held:
+        _check_replaceable(out, config)
+    elif "skipped.csv" in held and FOLDER not in held and not config.overwrite:
+        raise BadInput(f"out={config.out} has tables already: name another folder, or add overwrite=true")
+    draft = Unfinished(out.draft())
+    if config.overwrite and draft.arguments() != arguments:
+        draft.store.clear()
+    return draft
+
+
+def _check_replaceable(out: Store, config: PrepareConfig) -> None:
+    if not config.overwrite:
+        raise BadInput(f"out={config.out} is a data set already: name another folder, or add overwrite=true")
+    if not isinstance(out, Folder):
+        raise BadInput(
+            f"out={config.out} is a data set already, and objects cannot be replaced all at once: "
+            "name another prefix, or delete it first"
+        )
+    if _source_of(out) == "shards":
+        raise BadInput(f"out={config.out} has shards that were made elsewhere: name an empty or a new folder")
+
+
+def _source_of(out: Store) -> Any:
     """The name of the source that ``index.json`` tells, None where it is damaged."""
     try:
-        return json.loads(index.read_bytes())["source"]["name"]
+        return orjson.loads(out.read("index.json"))["source"]["name"]
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _catalogue(config: PrepareConfig) -> Catalogue:
-    if isinstance(config.source, SyntheticSource):
-        return catalogue.drawn(config.source, config.max_count, config.seed)
-    assert isinstance(config.source, FolderSource)
-    return catalogue.from_folder(config.source)
+# --- the pieces ---------------------------------------------------------------------------------------
 
 
-def _planned(found: Catalogue, config: PrepareConfig) -> list[Entry]:
-    """The entries to write, each with its split, in the order in which they are written."""
-    labelled, unlabelled = [], []
-    for entry in found.entries:
-        if entry.count <= config.max_count or config.overflow == "class":
-            labelled.append(entry)
-        elif config.overflow == "unlabelled":
-            unlabelled.append(replace(entry, split=UNLABELLED))
-        else:
-            found.skipped.append(Skipped(entry.id, entry.photo.name, _too_many(entry.count, config)))
-    if any(entry.split is None for entry in labelled):
-        classes = Counts(config.max_count, True).classes(np.array([entry.count for entry in labelled]))
-        groups = [entry.group for entry in labelled]
-        splits = assign_splits(classes.tolist(), groups, asdict(config.split), config.seed)
-        labelled = [replace(entry, split=split) for entry, split in zip(labelled, splits, strict=True)]
-    # Neighbouring ids show the same bin: apart from each other, they do not come in one batch.
-    entries = sorted([*labelled, *unlabelled], key=lambda entry: entry.id)
-    order = np.random.default_rng([config.seed, len(entries)]).permutation(len(entries))
-    return [entries[place] for place in order]
+def _make(draft: Unfinished, config: PrepareConfig) -> bool:
+    """Make the pieces that are missing and join them; tells whether the data set is whole now.
+
+    With ``part`` only its share of the pieces is made, and with ``merge`` they must all be there.
+    """
+    part, parts = _part(config)
+    origin = open_origin(config.source) if isinstance(config.source, PhotoSource) else None
+    if origin and origin.photos is None:
+        skipped = _make_tables(draft, origin, part / parts)
+        if config.part is None:
+            draft.store.write("skipped.csv", as_csv(skipped))
+        return config.part is None
+    if not draft.has(CATALOGUE):
+        _make_catalogue(draft, origin, config, part / parts)
+    (allotted,) = draft.read([CATALOGUE])
+    plans = list(shard_plans(allotted.rows, config.photos_per_shard))
+    if not config.merge:
+        whole = draft.whole()
+        _make_shards(draft, origin, config, [plan for plan in plans[part::parts] if plan.name not in whole])
+    if config.part is None:
+        _join(draft, config, plans, allotted.skipped)
+    return config.part is None
 
 
-def _too_many(count: int, config: PrepareConfig) -> str:
-    return f"above max_count {config.max_count}: the count is {count}"
+def _part(config: PrepareConfig) -> tuple[int, int]:
+    """Which part of how many: from 0."""
+    if config.part is None:
+        return 0, 1
+    if config.merge:
+        raise BadInput("merge=true joins all parts: leave part=… out")
+    number, _, of = config.part.partition("/")
+    return int(number) - 1, int(of)
 
 
-def _write_shards(
-    root: Path, entries: list[Entry], skipped: list[Skipped], config: PrepareConfig
-) -> Iterator[IndexedSample]:
-    """Write every photo that can be read into the shards of its split."""
-    by_split: defaultdict[str, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        by_split[str(entry.split)].append(entry)
-    ordered = [entry for split in (*SPLITS, UNLABELLED) for entry in by_split[split]]
-    what = "drawing bins" if isinstance(config.source, SyntheticSource) else "preparing photos"
-    rendering = render(ordered, config.shortest_side, config.quality, config.workers)
-    rendered = iter(progress.track(rendering, what, len(ordered)))
-    for split in (*SPLITS, UNLABELLED):
-        with ShardWriter(root, split, config.photos_per_shard) as shards:
-            for entry, result in islice(rendered, len(by_split[split])):
-                if isinstance(result, str):
-                    skipped.append(Skipped(entry.id, entry.photo.name, result))
-                    continue
-                count = None if split == UNLABELLED else entry.count
-                yield IndexedSample(shards.write(entry.id, count, *result), split, entry.group)
-
-
-def _index_shards(config: PrepareConfig, out: Path) -> None:
-    """Index WebDataset shards made elsewhere, where they are."""
-    storage.existing_folder(config.out, "out")
-    shards = sorted(path for split in SPLITS for path in (out / split).glob("*.tar"))
-    if not shards:
-        wanted = ", ".join(f"{split}/*.tar" for split in SPLITS)
-        raise BadInput(f"out={config.out}: there are no shards in it: put them in {wanted}")
-    indexed: dict[str, IndexedSample] = {}
+def _make_tables(draft: Unfinished, origin: Origin, first: float) -> list[Skipped]:
+    """Write the tables, where there are records; gives what was left out."""
+    if origin.records is None:
+        return []
     skipped: list[Skipped] = []
-    for path in progress.track(shards, "indexing shards", len(shards)):
-        split, name = path.parent.name, f"{path.parent.name}/{path.name}"
-        for found in _samples(out, name):
-            if not isinstance(found, Sample):
-                skipped.append(Skipped(found[0], name, found[1]))
-            elif found.id in indexed:
-                skipped.append(
-                    Skipped(found.id, name, f"the id again, as in {indexed[found.id].sample.shard}")
-                )
-            elif found.count is None or found.count <= config.max_count or config.overflow == "class":
-                indexed[found.id] = IndexedSample(found, split, found.id)
-            elif config.overflow == "unlabelled":
-                indexed[found.id] = IndexedSample(replace(found, count=None), UNLABELLED, found.id)
-            else:
-                skipped.append(Skipped(found.id, name, _too_many(found.count, config)))
-    if not indexed:
+    named = catalogue.usable_names(origin.record_names(), skipped)
+    pieces = write_tables(draft, origin.records, named, first)
+    return skipped + [each for piece in draft.read(pieces) for each in piece.skipped]
+
+
+def _make_catalogue(draft: Unfinished, origin: Origin | None, config: PrepareConfig, first: float) -> None:
+    """Settle which photo goes where, before any is read."""
+    if origin is None:
+        assert isinstance(config.source, SyntheticSource)
+        found = catalogue.drawn(config.source, config.max_count, config.seed)
+    else:
+        assert isinstance(config.source, PhotoSource)
+        skipped = _make_tables(draft, origin, first)
+        tables = draft.store if origin.records else None
+        found = catalogue.from_origin(origin, tables, config.source.block, skipped)
+    counts = Counts(config.max_count, config.overflow == "class")
+    entries = allot(found, counts, config.overflow, asdict(config.split), config.seed)
+    if not entries:
+        raise BadInput(f"no photo is left to prepare{common_reasons(found.skipped)}")
+    draft.finish(CATALOGUE, Piece(as_table(entries), found.skipped))
+
+
+def _make_shards(
+    draft: Unfinished, origin: Origin | None, config: PrepareConfig, plans: Sequence[ShardPlan]
+) -> None:
+    """Write the shards; while one is on its way the photos of the next are rendered."""
+    what = "drawing bins" if origin is None else "preparing photos"
+    photos = _photos(origin, config, chain.from_iterable(plan.entries() for plan in plans))
+    rendering = render(photos, config.shortest_side, config.quality, config.workers)
+    rendered = iter(progress.track(rendering, what, sum(len(plan.rows) for plan in plans)))
+    with ThreadPoolExecutor(1) as sender:
+        on_its_way: list[Future[None]] = []
+        for plan in plans:
+            results = islice(rendered, len(plan.rows))
+            shard = ShardWriter(plan.name)
+            samples, skipped = [], []
+            for entry, result in zip(plan.entries(), results, strict=True):
+                if isinstance(result, str):
+                    skipped.append(Skipped(entry.id, entry.photo, result))
+                    continue
+                count = None if plan.split == UNLABELLED else entry.count
+                samples.append(IndexedSample(shard.write(entry.id, count, *result), plan.split, entry.group))
+            for before in on_its_way:
+                before.result()
+            on_its_way = [sender.submit(_send, draft, plan.name, shard, Piece(rows_of(samples), skipped))]
+        for last in on_its_way:
+            last.result()
+
+
+def _photos(origin: Origin | None, config: PrepareConfig, entries: Iterable[Entry]) -> Iterator[Photo]:
+    source = config.source
+    if isinstance(source, SyntheticSource):
+        return (DrawnPhoto(config.seed, int(entry.photo), entry.count, source) for entry in entries)
+    assert origin is not None
+    assert origin.photos is not None
+    if isinstance(origin.photos, Folder):
+        folder = origin.photos.path
+        return (folder / entry.photo for entry in entries)  # the workers read it
+    return origin.photos.read_many(entry.photo for entry in entries)
+
+
+def _send(draft: Unfinished, name: str, shard: ShardWriter, piece: Piece) -> None:
+    if len(piece.rows):
+        content = shard.finish()
+        draft.store.write(name, content)
+        piece = replace(piece, sha256=sha256(content).hexdigest())
+    draft.finish(name, piece)
+
+
+def _join(
+    draft: Unfinished, config: PrepareConfig, plans: Sequence[ShardPlan], skipped: Sequence[Skipped]
+) -> None:
+    """Write the index over all shards. Raises BincountError where one is missing."""
+    missing = sorted({plan.name for plan in plans} - draft.whole())
+    if missing:
+        raise BincountError(
+            f"{config.out}: {len(missing):,} of {len(plans):,} shards are missing, such as {missing[0]}: "
+            "make the parts that are not done, or leave merge=true out"
+        )
+    pieces = list(draft.read([plan.name for plan in plans]))
+    rows = pa.concat_tables([rows_of([]), *(piece.rows for piece in pieces)])
+    skipped = [*skipped, *(each for piece in pieces for each in piece.skipped)]
+    if not len(rows):
+        raise BadInput(f"not one photo could be read{common_reasons(skipped)}")
+    digests = {plan.name: str(piece.sha256) for plan, piece in zip(plans, pieces, strict=True)}
+    draft.store.write("skipped.csv", as_csv(skipped))
+    _write_index(draft.store, rows, digests, ImageSize(config.shortest_side, config.quality), config)
+
+
+def _index_shards(config: PrepareConfig, out: Store) -> None:
+    """Index WebDataset shards made elsewhere, where they are."""
+    if not isinstance(out, Folder):
+        raise BadInput(f"out={config.out}: source=shards indexes a folder's shards: copy them to one")
+    storage.existing_folder(config.out, "out")
+    if out.has("index.json") and not config.overwrite:
+        raise BadInput(f"out={config.out} is a data set already: name another folder, or add overwrite=true")
+    shards = foreign.find_shards(out.path)
+    samples, skipped = foreign.index_samples(out.path, shards, config.max_count, config.overflow)
+    if not samples:
         raise BadInput(f"out={config.out}: not one sample of its shards can be used{common_reasons(skipped)}")
-    write_skipped(skipped, out / "skipped.csv")
-    summary = _write_index(out, list(indexed.values()), ImageSize(None, None), config)
-    _tell(out, summary, skipped, [])
-
-
-def _samples(root: Path, shard: str) -> Iterator[Sample | tuple[str, str]]:
-    try:
-        yield from read_samples(root, shard)
-    except tarfile.TarError as error:
-        raise BadInput(f"{root / shard} is no whole tar file: {one_line(error)}") from None
+    digests = {name: storage.sha256(out.path / name).removeprefix("sha256:") for name in shards}
+    out.write("skipped.csv", as_csv(skipped))
+    _write_index(out, rows_of(samples), digests, ImageSize(None, None), config)
+    _tell(out)
 
 
 def _write_index(
-    root: Path, samples: list[IndexedSample], image_size: ImageSize, config: PrepareConfig
-) -> dict[str, Any]:
+    store: Store, rows: pa.Table, digests: dict[str, str], image_size: ImageSize, config: PrepareConfig
+) -> None:
     counts = Counts(config.max_count, config.overflow == "class")
-    splits = [*SPLITS, *([UNLABELLED] if config.overflow == "unlabelled" else [])]
     source = {**asdict(config.source), "seed": config.seed, "split": asdict(config.split)}
-    return write_index(root, samples, counts, config.overflow, image_size, source, splits)
+    write_index(store, rows, digests, counts, config.overflow, image_size, source)
 
 
-def _tell(out: Path, summary: dict[str, Any], skipped: list[Skipped], notes: list[str]) -> None:
-    names = list(next(iter(summary["splits"].values()))["photos_per_count"])
+# --- what is said of it -------------------------------------------------------------------------------
+
+
+def _tell(out: Store) -> None:
+    """Print what a data set, or tables alone, hold."""
+    if out.has("index.json"):
+        _tell_photos(out)
+    if "tables" in out.held():
+        progress.out.print(f"{out.place('tables')}: {describe(out)}", soft_wrap=True)
+    skipped = from_csv(out.read("skipped.csv"))
+    if skipped:
+        where = f"{len(skipped):,} left out, each with its reason in {out.place('skipped.csv')}"
+        progress.out.print(f"{where}{common_reasons(skipped)}", soft_wrap=True)
+
+
+def _tell_photos(out: Store) -> None:
+    splits = orjson.loads(out.read("index.json"))["splits"]
+    names = list(next(iter(splits.values()))["photos_per_count"])
     table = Table("split", "photos", *names, "shards")
-    for split, told in summary["splits"].items():
+    for split, told in splits.items():
         per_count = (f"{told['photos_per_count'][name]:,}" for name in names)
         table.add_row(split, f"{told['samples']:,}", *per_count, str(len(told["shards"])))
-    progress.out.print(f"{out}: photos of each count", soft_wrap=True)
+    progress.out.print(f"{out.address}: photos of each count", soft_wrap=True)
     progress.out.print(table)
-    if skipped:
-        where = f"{len(skipped):,} left out, each with its reason in {out / 'skipped.csv'}"
-        progress.out.print(f"{where}{common_reasons(skipped)}", soft_wrap=True)
-    for note in notes:
-        progress.out.print(note, soft_wrap=True)
+    ids = pq.read_table(pa.BufferReader(out.read("index.parquet")), columns=["id"])["id"].to_pylist()
+    twins = id_twins(ids)
+    if twins:
+        shown = "; ".join(" and ".join(each) for each in twins[:3])
+        progress.out.print(
+            f"{len(twins)} times ids differ only by zero padding and are kept as different photos: {shown}",
+            soft_wrap=True,
+        )

@@ -10,27 +10,32 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from bincount import cli, compose, prepare, storage
+from bincount import cli, compose
 from bincount.data.shards import ShardWriter
+from bincount.storage import Folder
 
 WORDS = ["source.photos=12", "source.width=32", "source.height=32", "photos_per_shard=5"]
 WORDS += ["overwrite=true", "workers=0"]
 
+#: What is written, and as which of all writes.
+WRITTEN = {"arguments": 1, "catalogue": 2, "shard": 3, "note": 4, "skipped": 11, "rows": 12, "index": 13}
+
 #: moment: (whose function, its name, at which of its calls)
 MOMENTS: dict[str, tuple[Any, str, int]] = {
     "at the first photo": (ShardWriter, "write", 1),
-    "in the middle of a shard": (ShardWriter, "write", 6),
+    "in the middle of a shard": (ShardWriter, "write", 7),
     "at the last photo": (ShardWriter, "write", 12),
-    "before skipped.csv": (prepare, "write_skipped", 1),
-    "before index.parquet": (pq, "write_table", 1),
-    "when index.parquet gets its name": (os, "replace", 1),
-    "before index.json": (storage, "write_text", 1),
-    "when index.json gets its name": (os, "replace", 2),
-    "when the folder gets its name": (Path, "rename", 1),
+    **{f"before {what} is written": (Folder, "write", n) for what, n in WRITTEN.items()},
+    **{f"when {what} gets its name": (os, "replace", WRITTEN[what]) for what in ("shard", "note", "index")},
+    "before the notes are taken away": (Folder, "delete", 1),
+    "amid the notes": (Path, "unlink", 16),
+    "before the folder gets its name": (Path, "rename", 1),
     "between the renames": (Path, "rename", 2),
+    "before the last note is taken away": (Folder, "delete", 2),
 }
+
+#: Moments at which a new data set has its name already.
+NAMED = {"between the renames", "before the last note is taken away"}
 
 
 def kill_at(owner: Any, name: str, call: int) -> None:

@@ -2,9 +2,10 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from PIL import Image
 
 from bincount import cli
 from bincount.data.images import Pixels
-from bincount.data.index import Counts, ImageSize, Index, IndexedSample, write_index
-from bincount.data.shards import ShardWriter
+from bincount.data.index import Counts, ImageSize, Index, IndexedSample, rows_of, write_index
+from bincount.data.shards import Sample, ShardWriter
+from bincount.storage import Folder, sha256
+
+T = TypeVar("T")
 
 DRAWN = ["source.photos=40", "source.width=48", "source.height=40", "photos_per_shard=7"]
 KNOWN = {f"{n:05d}": n % 6 for n in range(1, 31)}
@@ -69,16 +73,39 @@ def write_data(
     root: Path, counts: Mapping[str, int], *, split: str = "train", per_shard: int = 8, more: bool = False
 ) -> Index:
     """A data set of one split with the photos ``id: count``, written without `prepare`."""
-    samples = []
-    with ShardWriter(root, split, per_shard) as shards:
-        for seed, (id, count) in enumerate(counts.items()):
-            width, height = 40 + seed % 7, 32 + seed % 5
-            sample = shards.write(id, count, jpeg(width, height, seed), width, height)
-            samples.append(IndexedSample(sample, split, id))
+    photos = {
+        id: (count, jpeg(40 + seed % 7, 32 + seed % 5, seed), 40 + seed % 7, 32 + seed % 5)
+        for seed, (id, count) in enumerate(counts.items())
+    }
+    samples = [
+        IndexedSample(sample, split, sample.id) for sample in write_shards(root, split, photos, per_shard)
+    ]
+    digests = {each.sample.shard: sha256(root / each.sample.shard)[7:] for each in samples}
     overflow = "class" if more else "skip"
-    splits = ("train", "val", "test")
-    write_index(root, samples, Counts(5, more), overflow, ImageSize(None, None), {"name": "test"}, splits)
+    counts_of_data = Counts(5, more)
+    size = ImageSize(None, None)
+    write_index(Folder(root), rows_of(samples), digests, counts_of_data, overflow, size, {"name": "test"})
     return Index.open(str(root))
+
+
+def write_shards(
+    root: Path, split: str, photos: Mapping[str, tuple[int | None, bytes, int, int]], per_shard: int
+) -> list[Sample]:
+    """Write shards of ``id: (count, JPEG, width, height)`` below ``root``; gives where each photo lies."""
+    samples = []
+    for number, of_shard in enumerate(batched(photos.items(), per_shard)):
+        name = f"{split}/bins-{number:06d}.tar"
+        shard = ShardWriter(name)
+        samples += [shard.write(id, *photo) for id, photo in of_shard]
+        Folder(root).write(name, shard.finish())
+    return samples
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last perhaps shorter; itertools has it from Python 3.12 on."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def prepare(out: Path, *words: str) -> int:

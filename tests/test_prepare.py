@@ -202,7 +202,9 @@ def test_a_tree_of_folders_keeps_its_splits(tmp_path: Path) -> None:
         "00003": ("val", 3),
         "00005": ("test", 5),
     }
-    assert skipped(tmp_path / "out") == {"00004": [("00004.jpg", "above max_count 5: the count is 12")]}
+    assert skipped(tmp_path / "out") == {
+        "00004": [("test/12/00004.jpg", "above max_count 5: the count is 12")]
+    }
 
 
 def test_a_photo_in_no_folder_of_a_tree_and_an_id_in_two_are_listed(tmp_path: Path) -> None:

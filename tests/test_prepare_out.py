@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_prepares import MOMENTS, WORDS
+from killed_prepares import MOMENTS, NAMED, WORDS
 from making import DRAWN, Complaint, prepare, write_photos, write_records
 from reading import contents, rows
 
@@ -100,37 +100,61 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set(killed: Path, moment: str) -> None:
-    out = killed / moment / "fresh"
-    if moment == "between the renames":  # a new data set has but one
-        assert len(rows(out)) == 12
-        return
-    with pytest.raises(BadInput):
-        Index.open(str(out))
-    assert not out.exists()
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
     assert prepare(out, *WORDS, "seed=2") == 0
-    assert len(rows(out)) == 12
+    return contents(out)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set_and_goes_on(
+    killed: Path, uninterrupted: dict[str, bytes], moment: str
+) -> None:
+    out = killed / moment / "fresh"
+    if moment not in NAMED:
+        assert not out.exists()
+        with pytest.raises(BadInput):
+            Index.open(str(out))
+    assert prepare(out, *WORDS, "seed=2") == 0
+    assert contents(out) == uninterrupted
     assert [path.name for path in out.parent.iterdir() if "fresh" in path.name] == ["fresh"]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_prepare_killed_while_replacing_leaves_the_data_set_that_was_there(
-    killed: Path, moment: str
+    killed: Path, uninterrupted: dict[str, bytes], moment: str
 ) -> None:
     out = killed / moment / "again"
     if moment == "between the renames":  # it stands beside its place, and the next writer puts it back
         assert not out.exists()
-        with pytest.raises(RuntimeError), storage.folder_written_whole(out):
-            raise RuntimeError
+        storage.Folder(out).restore()
     index = Index.open(str(out))
-    assert index.summary["source"]["seed"] == 1
+    assert index.summary["source"]["seed"] == (2 if moment == "before the last note is taken away" else 1)
     for split in index.splits:
         for shard in index.summary["splits"][split]["shards"]:
             assert storage.sha256(out / shard["name"]) == f"sha256:{shard['sha256']}"
     assert prepare(out, *WORDS, "seed=2") == 0
-    assert Index.open(str(out)).summary["source"]["seed"] == 2
+    assert contents(out) == uninterrupted
     assert [path.name for path in out.parent.iterdir() if "again" in path.name] == ["again"]
+
+
+def test_half_a_data_set_is_not_mixed_with_another(
+    complaint: Complaint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, half = tmp_path / "out", tmp_path / ".out.partial"
+    with monkeypatch.context() as failing:
+        failing.delattr("bincount.prepare.write_index")
+        assert prepare(out, *DRAWN, "seed=2") == 1
+    before = contents(half)
+    assert complaint(*DRAWN, "seed=3", out=out) == (
+        f"{half} is half a data set that was begun with seed=2, not 3: "
+        "go on with that, or add overwrite=true to begin anew"
+    )
+    assert contents(half) == before
+    assert prepare(out, *DRAWN, "seed=3", "overwrite=true") == 0
+    assert Index.open(str(out)).summary["source"]["seed"] == 3
+    assert not half.exists()
 
 
 def test_a_killed_prepare_takes_its_workers_with_it(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_missing_folder_is_told(complaint: Complaint, known: Path, tmp_path: P
         f"source.metadata: there is no folder {tmp_path}/no"
     )
     assert complaint(*words, f"source.labels={tmp_path}/no.csv").startswith(
-        f"cannot read the labels {tmp_path}/no.csv"
+        f"cannot read the labels: there is no {tmp_path}/no.csv"
     )
     assert complaint("source=folder") == "source.images is not given: add source.images=…"
 
@@ -252,7 +252,7 @@ def test_photos_of_which_none_can_be_read_are_told(complaint: Complaint, tmp_pat
         (["shortest_side=8"], "shortest_side=8: must be 16 or above"),
         (["source.photos=0"], "source.photos=0: must be 1 or above"),
         (["source.difficulty=2"], "source.difficulty=2.0: must be from 0 to 1"),
-        (["out=s3://bucket/data"], "s3://bucket/data is not a folder"),
+        (["out=ftp://bucket/data"], "ftp://bucket/data is no address: give a folder, or s3://bucket/prefix"),
     ],
 )
 def test_a_value_out_of_its_range_is_told(complaint: Complaint, words: list[str], told: str) -> None:

@@ -1,6 +1,5 @@
 """Shards: ours byte by byte, and whatever another program may have put in a tar file."""
 
-import contextlib
 import hashlib
 import io
 import json
@@ -11,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from making import declaring, encoded, jpeg, photo
+from making import declaring, encoded, jpeg, photo, write_shards
 
-from bincount.data.shards import Sample, ShardWriter, read_samples
+from bincount.data.foreign import read_samples
+from bincount.data.shards import Sample
 from bincount.storage import read_range
 
 Members = list[tuple[str, bytes]]
@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def written(root: Path, photos: int = 5, per_shard: int = 2) -> list[Sample]:
-    with ShardWriter(root, "train", per_shard) as shards:
-        return [shards.write(f"{n:05d}", n, jpeg(40 + n, 32, n), 40 + n, 32) for n in range(photos)]
+    of_id = {f"{n:05d}": (n, jpeg(40 + n, 32, n), 40 + n, 32) for n in range(photos)}
+    return write_shards(root, "train", of_id, per_shard)
 
 
 def found(folder: Path, members: Members) -> list[Sample | tuple[str, str]]:
@@ -80,8 +80,7 @@ def test_the_same_photos_make_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("id", ["1", "x" * 95])
 def test_a_member_has_a_header_of_one_block_and_a_whole_time(tmp_path: Path, id: str) -> None:
-    with ShardWriter(tmp_path, "train", 10) as shards:
-        sample = shards.write(id, 3, jpeg(), 40, 32)
+    (sample,) = write_shards(tmp_path, "train", {id: (3, jpeg(), 40, 32)}, 10)
     assert sample.jpeg_offset == sample.offset + 512
     with tarfile.open(tmp_path / sample.shard) as tar:
         for member in tar:
@@ -92,39 +91,26 @@ def test_a_member_has_a_header_of_one_block_and_a_whole_time(tmp_path: Path, id:
 
 
 def test_an_id_that_is_not_ascii_keeps_its_name_and_its_place(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, "train", 10) as shards:
-        samples = [shards.write(id, 1, jpeg(seed=n), 40, 32) for n, id in enumerate(["fächer", "箱"])]
+    photos = {id: (1, jpeg(seed=n), 40, 32) for n, id in enumerate(["fächer", "箱"])}
+    samples = write_shards(tmp_path, "train", photos, 10)
     for n, sample in enumerate(samples):
         assert read_range(tmp_path / sample.shard, sample.jpeg_offset, sample.jpeg_length) == jpeg(seed=n)
     assert list(read_samples(tmp_path, samples[0].shard)) == samples
 
 
 def test_a_photo_without_a_label_has_no_count(tmp_path: Path) -> None:
-    with ShardWriter(tmp_path, "unlabelled", 10) as shards:
-        sample = shards.write("7", None, jpeg(), 40, 32)
+    (sample,) = write_shards(tmp_path, "unlabelled", {"7": (None, jpeg(), 40, 32)}, 10)
     with tarfile.open(tmp_path / sample.shard) as tar:
         member = tar.extractfile("7.json")
         assert member is not None
         assert json.load(member) == {"id": "7", "count": None}
 
 
-def test_a_writer_that_fails_closes_its_shard(tmp_path: Path) -> None:
-    with contextlib.suppress(RuntimeError), ShardWriter(tmp_path, "train", 10) as shards:
-        shards.write("7", None, jpeg(), 40, 32)
-        raise RuntimeError
-    assert tarfile.is_tarfile(tmp_path / "train/bins-000000.tar")
-
-
-def test_no_photos_make_no_shard(tmp_path: Path) -> None:
-    assert written(tmp_path, photos=0) == []
-    assert list(tmp_path.iterdir()) == []
-
-
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=8), st.integers(1, 9))
 def test_offsets_hold_for_contents_of_any_length(folder: Path, lengths: list[int], per_shard: int) -> None:
     contents = [bytes([n + 1]) * length for n, length in enumerate(lengths)]
-    with ShardWriter(folder, "any", per_shard) as shards:
-        samples = [shards.write(f"p{n}", n, content, 1, 1) for n, content in enumerate(contents)]
+    photos = {f"p{n}": (n, content, 1, 1) for n, content in enumerate(contents)}
+    samples = write_shards(folder, "any", photos, per_shard)
     for sample, content in zip(samples, contents, strict=True):
         assert read_range(folder / sample.shard, sample.jpeg_offset, sample.jpeg_length) == content
 

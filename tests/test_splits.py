@@ -190,7 +190,7 @@ def pairs(groups: dict[str, str]) -> set[tuple[str, str]]:
 def test_real_groups_link_all_that_the_labels_link(abid: Path, abid_records: Path) -> None:
     items = {path.stem: orjson.loads(path.read_bytes())["BIN_FCSKU_DATA"] for path in abid_records.iterdir()}
     groups = neighbour_groups(list(items), items)
-    labels, _ = read_labels(abid / "labels.csv")
+    labels, _ = read_labels(str(abid / "labels.csv"))
     ours = pairs({label.id: groups[label.id] for label in labels})
     theirs = pairs({label.id: label.group or label.id for label in labels})
     assert theirs < ours
@@ -202,7 +202,7 @@ def test_real_groups_link_all_that_the_labels_link(abid: Path, abid_records: Pat
 @pytest.mark.abid
 @pytest.mark.parametrize("ratios", RATIOS)
 def test_real_splits_hold_their_share_of_each_count(abid: Path, ratios: dict[str, float]) -> None:
-    labels, _ = read_labels(abid / "labels.csv")
+    labels, _ = read_labels(str(abid / "labels.csv"))
     counts = [label.count for label in labels]
     splits = assign_splits(counts, [label.group or label.id for label in labels], ratios, 0)
     held, total = Counter(zip(counts, splits, strict=True)), Counter(counts)

@@ -1,209 +1,140 @@
 """The catalogue: every photo that `prepare` will write, with its count and group, before any is read."""
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from bincount import storage
-from bincount.config import FolderSource, SyntheticSource
-from bincount.data import images, synthetic
+from bincount.config import SyntheticSource
+from bincount.data import synthetic
 from bincount.data.ids import id_problem
-from bincount.data.labels import read_labels
-from bincount.data.records import BadRecord, Record, parse_record
+from bincount.data.origin import Origin
 from bincount.data.skipped import Skipped, common_reasons
-from bincount.data.splits import block_groups, id_twins, neighbour_groups
+from bincount.data.splits import block_groups, neighbour_groups
+from bincount.data.tables import read_counts, read_items
 from bincount.errors import BadInput
+from bincount.storage import Store
 
 #: The folders of an ImageFolder tree, and the splits that they mean.
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass(frozen=True)
-class PhotoFile:
-    """A photo on disk."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """How it is called in `skipped.csv`."""
-        return self.path.name
-
-    def read(self) -> bytes:
-        """Its bytes."""
-        return self.path.read_bytes()
-
-
-@dataclass(frozen=True)
-class DrawnPhoto:
-    """A bin to draw."""
-
-    seed: int
-    index: int
-    count: int
-    source: SyntheticSource
-
-    @property
-    def name(self) -> str:
-        """How it is called in `skipped.csv`."""
-        return f"drawn photo {self.index}"
-
-    def draw(self) -> images.Pixels:
-        """Its pixels: uint8 (height, width, 3)."""
-        size = {"width": self.source.width, "height": self.source.height}
-        return synthetic.draw_bin(self.seed, self.index, self.count, self.source.difficulty, **size)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """A photo to prepare. ``split`` None: still to be chosen."""
+    """A photo to prepare."""
 
     id: str
     count: int
     group: str
     split: str | None
-    photo: PhotoFile | DrawnPhoto
+    """None: still to be chosen."""
+    photo: str
+    """The photo's name in its store; of a drawn bin, its number."""
 
 
 @dataclass
 class Catalogue:
-    """What there is to prepare, what is left out, and the records that came along (None: none were given)."""
+    """What there is to prepare, and what is left out."""
 
     entries: list[Entry]
-    skipped: list[Skipped] = field(default_factory=list)
-    records: list[Record] | None = None
-    notes: list[str] = field(default_factory=list)
+    skipped: list[Skipped]
 
 
 def drawn(source: SyntheticSource, max_count: int, seed: int) -> Catalogue:
     """Bins to draw, as many of each count."""
     counts = synthetic.counts_to_draw(source.photos, max_count, seed)
     entries = []
-    for index, count in enumerate(counts):
-        id = f"{index + 1:05d}"
-        entries.append(Entry(id, count, id, None, DrawnPhoto(seed, index, count, source)))
-    return Catalogue(entries)
+    for number, count in enumerate(counts):
+        id = f"{number + 1:05d}"
+        entries.append(Entry(id, count, id, None, str(number)))
+    return Catalogue(entries, [])
 
 
-def from_folder(source: FolderSource) -> Catalogue:
-    """Photos of a folder with the counts of their records, of a label file, or of the folders they lie in."""
-    folder = storage.existing_folder(source.images, "source.images")
-    if source.metadata is None and source.labels is None:
-        return _from_tree(folder, source.block)
-    skipped: list[Skipped] = []
-    photos = _by_id([(path, path.name) for path in storage.files(folder, images.SUFFIXES)], skipped)
-    if not photos and not skipped:
-        raise BadInput(f"source.images={source.images}: there are no photos in it (.jpg, .jpeg or .png)")
-    records = None if source.metadata is None else _read_records(source.metadata, skipped)
-    counts = {record.id: record.expected_quantity for record in records or []}
-    given_groups: dict[str, str] = {}
-    if source.labels is not None:
-        labels, left_out = read_labels(storage.folder(source.labels))
-        skipped += left_out
-        counts = {label.id: label.count for label in labels}
-        given_groups = {label.id: label.group for label in labels if label.group is not None}
+def from_origin(origin: Origin, tables: Store | None, block: int, skipped: Iterable[Skipped]) -> Catalogue:
+    """The photos of ``origin`` with their counts: of their labels, or of the records in ``tables``.
+
+    Neighbours that share an item form a group where there are tables; a label's own group comes before that.
+    With neither labels nor tables the photos lie in folders that tell their split and count. ``skipped`` is
+    what was left out on the way here. Raises BadInput where nothing tells the counts.
+    """
+    left_out = [*skipped, *origin.labels_left_out]
+    if origin.labels is None and tables is None:
+        return _from_tree(origin, block, left_out)
+    photos = usable_names(origin.photo_names(), left_out)
+    quantities = read_counts(tables) if tables else {}
+    counts = quantities if origin.labels is None else {label.id: label.count for label in origin.labels}
     if not counts:
-        where = f"source.labels={source.labels}" if source.labels else f"source.metadata={source.metadata}"
-        raise BadInput(f"{where}: there is no usable count in it{common_reasons(skipped)}")
-
-    what = "record" if source.labels is None else "label"
-    told = {each.id for each in skipped}
-    skipped += [
-        Skipped(id, photos[id].name, f"the photo has no {what}")
-        for id in photos
-        if id not in counts and id not in told
-    ]
-    skipped += [
-        Skipped(id, f"{id}.json" if what == "record" else id, f"the {what} has no photo")
-        for id in counts
-        if id not in photos and id not in told
-    ]
-    skipped += [
-        Skipped(record.id, f"{record.id}.json", "the record has neither a label nor a photo")
-        for record in records or []
-        if record.id not in counts and record.id not in photos and record.id not in told
-    ]
+        raise BadInput(f"{origin.counts_from}: there is no usable count in it{common_reasons(left_out)}")
+    what = "record" if origin.labels is None else "label"
+    left_out += _without_partner(photos, counts, quantities, what, {each.id for each in left_out})
     used = [id for id in photos if id in counts]
-    groups = _groups(used, records, source.block) | given_groups
-    entries = [Entry(id, counts[id], groups[id], None, PhotoFile(photos[id])) for id in used]
-    return Catalogue(entries, skipped, records, _twin_notes(used))
+    groups = block_groups([id for id in used if id not in quantities], block)
+    if tables:
+        groups |= neighbour_groups(list(quantities), read_items(tables))
+    groups |= {label.id: label.group for label in origin.labels or [] if label.group is not None}
+    return Catalogue([Entry(id, counts[id], groups[id], None, photos[id]) for id in used], left_out)
 
 
-def _from_tree(folder: Path, block: int) -> Catalogue:
-    """An ImageFolder tree split/count/ID.jpg, whose splits are kept."""
+def _without_partner(
+    photos: Mapping[str, str],
+    counts: Mapping[str, int],
+    quantities: Mapping[str, int],
+    what: str,
+    told: Container[str],
+) -> Iterator[Skipped]:
+    """The photos, labels and records that have nothing to go with, but for the ids that were ``told``."""
+    for id, name in photos.items():
+        if id not in counts and id not in told:
+            yield Skipped(id, name, f"the photo has no {what}")
+    for id in counts:
+        if id not in photos and id not in told:
+            yield Skipped(id, f"{id}.json" if what == "record" else id, f"the {what} has no photo")
+    for id in quantities:
+        if id not in counts and id not in photos and id not in told:
+            yield Skipped(id, f"{id}.json", "the record has neither a label nor a photo")
+
+
+def _from_tree(origin: Origin, block: int, skipped: list[Skipped]) -> Catalogue:
+    """The photos of an ImageFolder tree, split/count/ID.jpg, whose splits are kept."""
+    assert origin.photos is not None
+    where = f"source.images={origin.photos.address}"
     places = {}
-    for split in sorted(path for path in folder.iterdir() if path.is_dir() and path.name in SPLITS):
-        for count in sorted(path for path in split.iterdir() if path.is_dir()):
-            if not count.name.isdecimal():
-                raise BadInput(
-                    f"source.images={folder}: {split.name}/{count.name} is not named after a count"
-                )
-            for path in storage.files(count, images.SUFFIXES):
-                places[path] = (SPLITS[split.name], int(count.name))
+    for name in origin.photo_names(deep=True):
+        folders = name.split("/")[:-1]
+        if len(folders) != 2 or folders[0] not in SPLITS:
+            skipped.append(Skipped(id_of(name), name, "the photo lies in no folder split/count"))
+        elif not folders[1].isdecimal():
+            raise BadInput(f"{where}: {'/'.join(folders)} is not named after a count")
+        else:
+            places[name] = (SPLITS[folders[0]], int(folders[1]))
     if not places:
         raise BadInput(
-            f"source.images={folder}: nothing tells its photos' counts: give source.metadata=DIR (records "
-            "ID.json), source.labels=FILE, or folders named split/count (train/3/ID.jpg)"
+            f"{where}: nothing tells its photos' counts: give source.metadata=DIR (records ID.json), "
+            "source.labels=FILE, or folders named split/count (train/3/ID.jpg)"
         )
-    skipped: list[Skipped] = []
-    photos = _by_id([(path, str(path.relative_to(folder))) for path in places], skipped)
-    skipped += [
-        Skipped(path.stem, str(path.relative_to(folder)), "the photo lies in no folder split/count")
-        for path in sorted(folder.rglob("*"))
-        if path not in places and storage.is_one_of(path, images.SUFFIXES)
-    ]
+    photos = usable_names(places, skipped)
     groups = block_groups(list(photos), block)
-    entries = [
-        Entry(id, places[path][1], groups[id], places[path][0], PhotoFile(path))
-        for id, path in photos.items()
-    ]
-    return Catalogue(entries, skipped, None, _twin_notes(photos))
+    entries = [Entry(id, places[name][1], groups[id], places[name][0], name) for id, name in photos.items()]
+    return Catalogue(entries, skipped)
 
 
-def _by_id(files: Iterable[tuple[Path, str]], skipped: list[Skipped]) -> dict[str, Path]:
-    """The files by id (their name without its ending); those with no usable id of their own are skipped."""
-    named: defaultdict[str, list[tuple[Path, str]]] = defaultdict(list)
-    for path, name in files:
-        named[path.stem].append((path, name))
+def usable_names(names: Iterable[str], skipped: list[Skipped]) -> dict[str, str]:
+    """The names by id; those with no usable id of their own are added to ``skipped``."""
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        named[id_of(name)].append(name)
     usable = {}
     for id, same in named.items():
         problem = id_problem(id)
         if problem is None and len(same) > 1:
-            problem = f"{len(same)} files have this id: {', '.join(name for _, name in same)}"
+            problem = f"{len(same)} files have this id: {', '.join(same)}"
         if problem is None:
-            usable[id] = same[0][0]
+            usable[id] = same[0]
         else:
-            skipped += [Skipped(id, name, problem) for _, name in same]
+            skipped += [Skipped(id, name, problem) for name in same]
     return usable
 
 
-def _read_records(metadata: str, skipped: list[Skipped]) -> list[Record]:
-    folder = storage.existing_folder(metadata, "source.metadata")
-    files = _by_id([(path, path.name) for path in storage.files(folder, (".json",))], skipped)
-    if not files:
-        raise BadInput(f"source.metadata={metadata}: there are no records in it (ID.json)")
-    records = []
-    for id, path in files.items():
-        try:
-            records.append(parse_record(id, path.read_bytes()))
-        except BadRecord as problem:
-            skipped.append(Skipped(id, path.name, str(problem)))
-        except OSError as error:
-            skipped.append(Skipped(id, path.name, f"cannot be read: {error.strerror}"))
-    return records
-
-
-def _groups(ids: list[str], records: list[Record] | None, block: int) -> dict[str, str]:
-    if records is None:
-        return block_groups(ids, block)
-    items = {record.id: [item.asin for item in record.items] for record in records}
-    return block_groups([id for id in ids if id not in items], block) | neighbour_groups(list(items), items)
-
-
-def _twin_notes(ids: Iterable[str]) -> list[str]:
-    twins = id_twins(ids)
-    if not twins:
-        return []
-    shown = "; ".join(" and ".join(each) for each in twins[:3])
-    return [f"{len(twins)} times ids differ only by zero padding and are kept as different photos: {shown}"]
+def id_of(name: str) -> str:
+    """The id that a photo's or record's name gives: its last part without its ending."""
+    return PurePosixPath(name).stem

@@ -4,8 +4,9 @@
 digest of the second, so that two files of different data sets are never taken together.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,11 @@ import pyarrow.parquet as pq
 from bincount import storage
 from bincount.data.shards import Sample
 from bincount.errors import BadInput
+from bincount.storage import Store
 
 SCHEMA_VERSION = 1
+
+SPLITS = ("train", "val", "test")
 
 #: The split of photos without a label, for pre-training.
 UNLABELLED = "unlabelled"
@@ -180,53 +184,57 @@ class IndexedSample:
     group: str
 
 
-def write_index(
-    root: Path,
-    samples: Iterable[IndexedSample],
-    counts: Counts,
-    overflow: str,
-    image_size: ImageSize,
-    source: dict[str, Any],
-    splits: Iterable[str],
-) -> dict[str, Any]:
-    """Write both files of the index, ``index.json`` last: without it a folder is no data set.
-
-    ``splits`` are named in ``index.json`` in this order also where they are empty. Returns its content.
-    """
+def rows_of(samples: Iterable[IndexedSample]) -> pa.Table:
+    """The rows of the index that tell of ``samples``."""
     rows = [{**_columns(each.sample), "split": each.split, "group": each.group} for each in samples]
-    table = pa.Table.from_pylist(rows, schema=COLUMNS)
-    with storage.written_whole(root / "index.parquet") as partial:
-        pq.write_table(table, partial, compression="zstd")
-    summary = {
-        "schema_version": SCHEMA_VERSION,
-        "max_count": counts.max_count,
-        "overflow": overflow,
-        "image_size": asdict(image_size),
-        "splits": {split: _split_summary(root, table, split, counts) for split in splits},
-        "source": source,
-        "index_digest": storage.sha256(root / "index.parquet"),
-    }
-    storage.write_text(root / "index.json", json.dumps(summary, indent=2) + "\n")
-    return summary
+    return pa.Table.from_pylist(rows, schema=COLUMNS)
 
 
 def _columns(sample: Sample) -> dict[str, Any]:
     return {field.name: getattr(sample, field.name) for field in fields(sample)}
 
 
-def _split_summary(root: Path, table: pa.Table, split: str, counts: Counts) -> dict[str, Any]:
+def write_index(
+    store: Store,
+    rows: pa.Table,
+    digests: Mapping[str, str],
+    counts: Counts,
+    overflow: str,
+    image_size: ImageSize,
+    source: dict[str, Any],
+) -> dict[str, Any]:
+    """Write both files of the index, ``index.json`` last: without it a place holds no data set.
+
+    ``digests``: the SHA-256 of each shard, in hexadecimal. Returns the content of ``index.json``.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    parquet = sink.getvalue().to_pybytes()
+    store.write("index.parquet", parquet)
+    splits = (*SPLITS, UNLABELLED) if overflow == "unlabelled" else SPLITS
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "max_count": counts.max_count,
+        "overflow": overflow,
+        "image_size": asdict(image_size),
+        "splits": {split: _split_summary(rows, split, digests, counts) for split in splits},
+        "source": source,
+        "index_digest": f"sha256:{hashlib.sha256(parquet).hexdigest()}",
+    }
+    store.write("index.json", f"{json.dumps(summary, indent=2)}\n".encode())
+    return summary
+
+
+def _split_summary(table: pa.Table, split: str, digests: Mapping[str, str], counts: Counts) -> dict[str, Any]:
     rows = table.filter(pc.field("split") == split)
     labelled = rows["count"].drop_null().to_numpy().astype(np.int64)
     per_class = np.bincount(counts.classes(labelled), minlength=len(counts))
+    in_shards = rows["shard"].value_counts().to_pylist()
     return {
         "samples": len(rows),
         "shards": [
-            {
-                "name": shard,
-                "samples": int((pc.equal(rows["shard"], shard)).to_numpy().sum()),
-                "sha256": storage.sha256(root / shard).removeprefix("sha256:"),
-            }
-            for shard in pc.unique(rows["shard"]).to_pylist()
+            {"name": each["values"], "samples": each["counts"], "sha256": digests[each["values"]]}
+            for each in in_shards
         ],
         "photos_per_count": dict(zip(counts.names, per_class.tolist(), strict=True)),
     }

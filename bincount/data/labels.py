@@ -13,14 +13,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import orjson
 
+from bincount import storage
 from bincount.data.ids import id_problem
 from bincount.data.records import BadRecord, whole_number
 from bincount.data.skipped import Skipped
-from bincount.errors import BadInput
+from bincount.errors import BadInput, BincountError
 
 _WANTED = (
     "wanted a CSV with the columns id,count[,group], a JSON mapping of counts to lists of paths, "
@@ -41,8 +42,8 @@ Row = tuple[Label, str]
 """A good label, and where it stands."""
 
 
-def read_labels(path: Path) -> tuple[list[Label], list[Skipped]]:
-    """Read a label file: the usable labels in the order of the file, and the rows that were left out.
+def read_labels(address: str) -> tuple[list[Label], list[Skipped]]:
+    """Read a label file, on disk or in S3: the usable labels in its order, and the rows that were left out.
 
     A row is left out for a count that is missing, below 0 or no whole number, for an id that cannot name a
     photo (`id_problem`), or for an id that stands there twice: of rows with the same count the first is kept,
@@ -50,12 +51,12 @@ def read_labels(path: Path) -> tuple[list[Label], list[Skipped]]:
     cannot be read or has none of the formats.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read the labels {path}: {error.strerror or error}") from None
+        content = storage.read(address)
+    except BincountError as problem:
+        raise BadInput(f"cannot read the labels: {problem}") from None
     rows: list[Row] = []
     skipped: list[Skipped] = []
-    for row in _rows(path, content):
+    for row in _rows(address, content):
         if isinstance(row, Skipped):
             skipped.append(row)
         else:
@@ -63,48 +64,48 @@ def read_labels(path: Path) -> tuple[list[Label], list[Skipped]]:
     return _without_repeats(rows, skipped), skipped
 
 
-def _rows(path: Path, content: bytes) -> Iterator[Row | Skipped]:
+def _rows(address: str, content: bytes) -> Iterator[Row | Skipped]:
     content = content.removeprefix(b"\xef\xbb\xbf")
     if content.lstrip()[:1] not in (b"{", b"["):
-        return _csv_rows(path, content)
+        return _csv_rows(address, content)
     try:
         data = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise BadInput(f"the labels {path} are invalid JSON: {error}") from None
+        raise BadInput(f"the labels {address} are invalid JSON: {error}") from None
     if isinstance(data, dict) and all(isinstance(paths, list) for paths in data.values()):
-        return _path_rows(path.name, data)
+        return _path_rows(PurePosixPath(address).name, data)
     if isinstance(data, list) and all(isinstance(pair, list) for pair in data):
-        return _pair_rows(path.name, data)
-    raise BadInput(f"the labels {path} are JSON of another shape: {_WANTED}")
+        return _pair_rows(PurePosixPath(address).name, data)
+    raise BadInput(f"the labels {address} are JSON of another shape: {_WANTED}")
 
 
-def _csv_rows(path: Path, content: bytes) -> Iterator[Row | Skipped]:
+def _csv_rows(address: str, content: bytes) -> Iterator[Row | Skipped]:
     # strict: a quote that is never closed would otherwise swallow the rest of the file as one field.
-    reader = csv.reader(io.StringIO(_utf8(path, content), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_utf8(address, content), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header)
+        _check_header(address, header)
         for cells in reader:
             if cells:
-                yield _csv_row(header, cells, f"{path.name}:{reader.line_num}")
+                yield _csv_row(header, cells, f"{PurePosixPath(address).name}:{reader.line_num}")
     except csv.Error as error:
-        raise BadInput(f"the labels {path} are no valid CSV at line {reader.line_num}: {error}") from None
+        raise BadInput(f"the labels {address} are no valid CSV at line {reader.line_num}: {error}") from None
 
 
-def _utf8(path: Path, content: bytes) -> str:
+def _utf8(address: str, content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise BadInput(f"the labels {path} are not UTF-8 at line {line}: save them as UTF-8") from None
+        raise BadInput(f"the labels {address} are not UTF-8 at line {line}: save them as UTF-8") from None
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(address: str, header: list[str]) -> None:
     found = repr(",".join(header)[:200])  # one line, whatever is in the file
     if "id" not in header or "count" not in header:
-        raise BadInput(f"the labels {path} have the columns {found}: {_WANTED}")
+        raise BadInput(f"the labels {address} have the columns {found}: {_WANTED}")
     if any(header.count(name) > 1 for name in ("id", "count", "group")):
-        raise BadInput(f"the labels {path} name a column twice, {found}: keep one")
+        raise BadInput(f"the labels {address} name a column twice, {found}: keep one")
 
 
 def _csv_row(header: list[str], cells: list[str], where: str) -> Row | Skipped:

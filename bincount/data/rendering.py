@@ -1,57 +1,79 @@
-"""Entries of a catalogue become JPEGs, on all processors."""
+"""Photos become the JPEGs that shards hold, on all processors."""
 
 import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
-from bincount.data import images
-from bincount.data.catalogue import DrawnPhoto, Entry
+from bincount.config import SyntheticSource
+from bincount.data import images, synthetic
 from bincount.data.images import UnreadablePhoto
 from bincount.machine import processors
 
 #: Photos that one task of a worker process takes, and tasks that wait for each process.
 CHUNK, WAITING = 16, 4
 
-#: A JPEG with its width and height in pixels.
-Jpeg = tuple[bytes, int, int]
-Rendered = tuple[Entry, Jpeg | str]
+
+@dataclass(frozen=True)
+class DrawnPhoto:
+    """A bin to draw."""
+
+    seed: int
+    index: int
+    count: int
+    source: SyntheticSource
+
+    def draw(self) -> images.Pixels:
+        """Its pixels: uint8 (height, width, 3)."""
+        size = {"width": self.source.width, "height": self.source.height}
+        return synthetic.draw_bin(self.seed, self.index, self.count, self.source.difficulty, **size)
+
+
+#: What a JPEG is made from: a bin to draw, a file, the bytes of one, or the reason why these are missing.
+Photo = DrawnPhoto | Path | bytes | str
+
+#: A JPEG with its width and height in pixels, or the reason why there is none.
+Rendered = tuple[bytes, int, int] | str
 
 
 def render(
-    entries: list[Entry], shortest_side: int | None, quality: int, workers: int | None
+    photos: Iterable[Photo], shortest_side: int | None, quality: int, workers: int | None
 ) -> Iterator[Rendered]:
-    """Render in order on ``workers`` processes (None: one a processor, 0: this one), few at a time.
-
-    Yields each entry with its JPEG, width and height, or with the reason why there is no JPEG.
-    """
+    """Render in order on ``workers`` processes (None: one a processor, 0: this one), few at a time."""
     one = partial(render_one, shortest_side, quality)
     if workers == 0:
-        yield from ((entry, one(entry)) for entry in entries)
+        yield from map(one, photos)
         return
     workers = workers or processors()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
+    photos = iter(photos)
     with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
         waiting: deque[Future[list[Rendered]]] = deque()
-        for place in range(0, len(entries), CHUNK):
-            waiting.append(pool.submit(_render_chunk, one, entries[place : place + CHUNK]))
+        while chunk := list(islice(photos, CHUNK)):
+            waiting.append(pool.submit(_render_chunk, one, chunk))
             if len(waiting) >= workers * WAITING:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
 
 
-def render_one(shortest_side: int | None, quality: int, entry: Entry) -> Jpeg | str:
-    """The entry's JPEG with its width and height, or the reason why there is none."""
+def render_one(shortest_side: int | None, quality: int, photo: Photo) -> Rendered:
+    """The photo's JPEG with its width and height, or the reason why there is none."""
+    if isinstance(photo, str):
+        return f"the photo {photo}"
     try:
-        if isinstance(entry.photo, DrawnPhoto):
-            photo = images.shrink(entry.photo.draw(), shortest_side)
-            return images.encode_jpeg(photo, quality), photo.shape[1], photo.shape[0]
-        return images.stored_jpeg(entry.photo.read(), shortest_side, quality)
+        if isinstance(photo, DrawnPhoto):
+            pixels = images.shrink(photo.draw(), shortest_side)
+            return images.encode_jpeg(pixels, quality), pixels.shape[1], pixels.shape[0]
+        encoded = photo if isinstance(photo, bytes) else photo.read_bytes()
+        return images.stored_jpeg(encoded, shortest_side, quality)
     except UnreadablePhoto as problem:
         return f"unreadable photo: {problem}"
     except OSError as error:
@@ -70,5 +92,5 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _render_chunk(one: Callable[[Entry], Jpeg | str], chunk: list[Entry]) -> list[Rendered]:
-    return [(entry, one(entry)) for entry in chunk]
+def _render_chunk(one: Callable[[Photo], Rendered], chunk: list[Photo]) -> list[Rendered]:
+    return [one(photo) for photo in chunk]

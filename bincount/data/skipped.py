@@ -4,10 +4,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
-
-from bincount import storage
 
 
 class Skipped(NamedTuple):
@@ -21,13 +18,23 @@ class Skipped(NamedTuple):
     """Short and lower-case, for example `count is -1, not 0 or more`."""
 
 
-def write_skipped(rows: Iterable[Skipped], path: Path) -> None:
-    """Write `rows`, in their order, as the CSV `id,file,reason`; with no rows, only the header."""
+def as_csv(rows: Iterable[Skipped]) -> bytes:
+    """The rows, in their order, as the CSV `id,file,reason`; with no rows, only the header.
+
+    What is no Unicode, as a file name may be, is escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Skipped._fields)
     writer.writerows(rows)
-    storage.write_text(path, text.getvalue())
+    return text.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def from_csv(content: bytes) -> list[Skipped]:
+    """The rows of :func:`as_csv`."""
+    rows = csv.reader(io.StringIO(content.decode(), newline=""))
+    next(rows)
+    return [Skipped(*row) for row in rows]
 
 
 def common_reasons(rows: Iterable[Skipped]) -> str:

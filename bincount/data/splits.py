@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -10,13 +10,14 @@ from bincount.data.ids import id_order, id_series
 from bincount.errors import BadInput
 
 
-def neighbour_groups(ids: Sequence[str], items: Mapping[str, Collection[str]]) -> dict[str, str]:
+def neighbour_groups(ids: Sequence[str], items: Mapping[str, Collection[Hashable]]) -> dict[str, str]:
     """Group photos of what is likely one bin: ids next to each other in id order that share an item.
 
-    `items` gives the asins of an id's record. Give the ids of all records, not only of the photos to be used:
-    whatever the gap in their numbers, two ids with none between them are next to each other. An id without
-    items (an empty bin, a lost record) is a group of its own and is passed over when neighbours are compared.
-    Ids of different series are never linked. A group has the name of its first id.
+    `items` gives the products in an id's record, each as its asin or a stand-in. Give the ids of all records,
+    not only of the photos to be used: whatever the gap in their numbers, two ids with none between them are
+    next to each other. An id without items (an empty bin, a lost record) is a group of its own and is passed
+    over when neighbours are compared. Ids of different series are never linked. A group has the name of its
+    first id.
 
     In ABID groups stay small: at most 3 photos. Where all bins hold a few products, chains grow long and no
     fair split is left: look at the largest group, and take `block_groups` instead.

@@ -1,12 +1,8 @@
-"""Where bytes come from and go to: every read and write of a data set or a run passes here.
-
-Folders for now; an address with a scheme (`s3://`) is refused in one place.
-"""
+"""Files that are always on this machine, by their path."""
 
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,31 +67,3 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all; what is no Unicode, as a file name may be, is escaped."""
     with written_whole(path) as partial:
         partial.write_bytes(text.encode("utf-8", errors="backslashreplace"))
-
-
-@contextlib.contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a new empty folder beside ``path``; it takes the place of ``path`` when all went well.
-
-    A killed writer leaves only the hidden ``.<name>.partial``, and the old folder as ``.<name>.replaced``
-    if it was killed between the two renames: the next writer clears the first away and puts the other back.
-    """
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
-    replaced = path.with_name(f".{path.name}.replaced")
-    _tidy(path, partial, replaced)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        if path.exists():
-            path.rename(replaced)
-        partial.rename(path)
-    finally:
-        _tidy(path, partial, replaced)
-
-
-def _tidy(path: Path, partial: Path, replaced: Path) -> None:
-    if replaced.exists() and not path.exists():
-        replaced.rename(path)
-    for left_over in (partial, replaced):
-        shutil.rmtree(left_over, ignore_errors=True)

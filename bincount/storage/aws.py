@@ -1,0 +1,75 @@
+"""Where S3 is, and who asks: endpoint, region and credentials, found as AWS's own tools find them."""
+
+import contextlib
+import importlib.util
+import os
+import urllib.error
+import urllib.request
+from typing import Any
+
+from bincount.errors import BadInput
+
+#: Answers which region a bucket is in, also to those who may not read it.
+ASK_REGION = "https://s3.amazonaws.com/{bucket}"
+
+#: Variables by which a container or a pod is given its credentials; obstore reads them by itself.
+GIVEN_TO_CONTAINERS = (
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+
+
+def settings(bucket: str, anonymous: bool) -> dict[str, Any]:
+    """What obstore's S3Store has to know of ``bucket``.
+
+    Endpoint: ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``. Region: where the bucket is; with an endpoint,
+    ``AWS_REGION``. Credentials: ``AWS_ACCESS_KEY_ID``, or whatever boto3 finds (profiles, SSO, roles), or a
+    container's; where there are none requests are not signed.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    found: dict[str, Any] = {"region": _told_region() if endpoint else _region(bucket)}
+    if endpoint:
+        found["endpoint"] = endpoint
+    unsigned = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true")
+    return found | ({"skip_signature": True} if anonymous or unsigned else _credentials())
+
+
+def _told_region() -> str:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def _region(bucket: str) -> str:
+    """The region that S3 names for the bucket; where it does not answer, the one the environment tells."""
+    request = urllib.request.Request(ASK_REGION.format(bucket=bucket), method="HEAD")
+    headers: Any = {}
+    with contextlib.suppress(urllib.error.URLError, TimeoutError):
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                headers = answer.headers
+        except urllib.error.HTTPError as refusal:  # moved or forbidden, but it names the region
+            headers = refusal.headers
+    return headers.get("x-amz-bucket-region") or _told_region()
+
+
+def _credentials() -> dict[str, Any]:
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return {}  # obstore reads these, the secret and the session's token
+    if importlib.util.find_spec("boto3"):
+        import boto3
+        from botocore.exceptions import BotoCoreError
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        try:
+            session = boto3.Session()
+            if session.get_credentials() is None:
+                return {"skip_signature": True}
+            return {"credential_provider": Boto3CredentialProvider(session)}
+        except BotoCoreError as error:
+            raise BadInput(f"AWS credentials: {error}") from None
+    if os.environ.get("AWS_PROFILE"):
+        profile = os.environ["AWS_PROFILE"]
+        raise BadInput(f"AWS_PROFILE={profile} needs boto3: pip install 'bincount[aws]', or unset it")
+    if any(os.environ.get(name) for name in GIVEN_TO_CONTAINERS):
+        return {}
+    return {"skip_signature": True}

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from bincount import storage
 from bincount.data.images import decode_jpeg
 from bincount.data.index import Index, SplitTable
 
@@ -26,8 +25,8 @@ def thumbnails(table: SplitTable) -> tuple[Tensor, Tensor]:
     """Pixels float32 (photos, 32 * 32 * 3) in 0..1, and counts int64 (photos,)."""
     rows = []
     for row in range(len(table)):
-        shard = table.root / table.shards[table.shard[row]]
-        jpeg = storage.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
+        shard = table.shards[table.shard[row]]
+        jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
         small = Image.fromarray(decode_jpeg(jpeg)).resize((SIDE, SIDE), Image.Resampling.BOX)
         rows.append(np.asarray(small, np.float32).reshape(-1) / 255)
     return torch.from_numpy(np.stack(rows)), torch.from_numpy(table.count)

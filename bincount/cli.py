@@ -19,6 +19,8 @@ VERBS = {
             "bincount prepare                                        # drawn bins, in data/drawn",
             "bincount prepare source=folder source.images=photos source.metadata=records out=data/bins",
             "bincount prepare source=folder source.images=photos source.labels=labels.csv out=data/bins",
+            "bincount prepare source=s3 source.bucket=s3://aft-vbi-pds source.list=file_list.json out=s3://mine/bins",
+            "bincount prepare source=folder source.images=null source.metadata=records out=tables",
             "bincount prepare source=shards out=their-shards               # index shards made elsewhere",
         ],
     ),

@@ -20,6 +20,9 @@ from bincount import run
 from bincount.config import REGISTRIES, VERBS, check, path_keys
 from bincount.errors import BadInput, nearest
 
+#: Groups whose state is in a checkpoint: who resumes goes on with theirs.
+OF_CHECKPOINT = {"model", "objective", "optimizer", "scheduler"}
+
 
 def conf_dir() -> Path:
     """The folder of YAML files: shipped inside an installed package, beside it in a checkout."""
@@ -148,11 +151,13 @@ def _resumed(cfg: DictConfig, overrides: Sequence[Override]) -> DictConfig:
     resumed = run.saved_config(source)
     for override in overrides:
         key = override.key_or_group
-        if key in REGISTRIES or key in ("data", "experiment"):
-            if override.value() not in (resumed[key], OmegaConf.select(resumed, f"{key}.name")):
-                raise BadInput(f"{key}={override.value()}: resume goes on with the {key} of {source}")
+        group = key.partition(".")[0]
+        if group in OF_CHECKPOINT or key in ("data", "experiment"):
+            saved = (OmegaConf.select(resumed, key), OmegaConf.select(resumed, f"{key}.name"))
+            if OmegaConf.select(cfg, key) not in saved and override.value() not in saved:
+                raise BadInput(f"{key}={override.value()}: resume goes on with the {group} of {source}")
         else:
-            OmegaConf.update(resumed, key, OmegaConf.select(cfg, key))
+            OmegaConf.update(resumed, key, OmegaConf.select(cfg, key), merge=False)
     resumed.resume, resumed.runs = str(source), cfg.runs
     return resumed
 

@@ -160,7 +160,11 @@ def _is_size(value: Any) -> bool:
 
 @dataclass(kw_only=True)
 class Data:
-    """Which photos are read, and how. ``image_size``: pixels of both sides, or [height, width]."""
+    """Which photos are read, and how. ``image_size``: pixels of both sides, or [height, width].
+
+    ``max_bad``: the share of an epoch's photos that may be unreadable. ``cache``: a folder on this machine
+    that keeps up to ``cache_gb`` of what is read from S3.
+    """
 
     root: str = _path()
     batch_size: int = _at_least(1)
@@ -169,6 +173,11 @@ class Data:
     fraction: float = _ruled(lambda value: 0 < value <= 1, "must be above 0, and at most 1")
     span: int = _at_least(1)
     window: int = _at_least(1)
+    balance: str = _one_of("none", "weights", "oversample")
+    max_bad: float = _share()
+    reader: str = _one_of("ranges", "pipe")
+    cache: str | None = _path()
+    cache_gb: float = _above_zero()
     augment: Augment
 
     @property
@@ -333,12 +342,14 @@ LOGGERS: dict[str, type[Logger]] = {"csv": Logger, "wandb": WandbLogger}
 class Trainer:
     """How long training goes on, and what is kept.
 
-    ``max_steps`` None: no limit. ``checkpoint_every`` (steps) None: once an epoch.
+    ``max_steps`` None: no limit. ``checkpoint_every`` (steps) None: only at the end of each epoch.
+    ``checkpoint_copy``: a second place for the checkpoints, a folder or s3://bucket/prefix.
     """
 
     max_epochs: int = _at_least(1)
     max_steps: int | None = _at_least(1)
     checkpoint_every: int | None = _at_least(1)
+    checkpoint_copy: str | None = _path()
     monitor: str
     clip_gradient: float | None = _above_zero()
 

@@ -52,7 +52,8 @@ def load(folder: Path, device: str | None = None) -> Counter:
 
     ``device`` None: a GPU where there is one. Raises BadInput for a run without a usable checkpoint.
     """
-    path = next((folder / name for name in (run.BEST, run.LAST) if (folder / name).exists()), None)
+    names = (run.BEST, run.LAST, run.PREVIOUS)
+    path = next((folder / name for name in names if (folder / name).exists()), None)
     if path is None:
         raise BadInput(f"{folder} has no checkpoint yet: train it with `bincount train resume={folder}`")
     try:

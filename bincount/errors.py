@@ -22,6 +22,10 @@ class BadInput(BincountError):
     exit_code = 2
 
 
+class Denied(BadInput):
+    """Who asks a store may not do so, or not any more."""
+
+
 def one_line(error: BaseException) -> str:
     """What a library says of its failure, on one line of bounded length."""
     return " ".join(str(error).split())[:300] or type(error).__name__

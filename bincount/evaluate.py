@@ -20,6 +20,7 @@ from bincount.data.datamodule import evaluation_loader
 from bincount.data.images import decode_jpeg
 from bincount.data.index import UNLABELLED, Index, SplitTable
 from bincount.data.plan import Layout
+from bincount.data.unreadable import Unreadable
 from bincount.errors import BadInput, BincountError
 from bincount.model.metrics import baselines, score
 from bincount.model.objectives import decode
@@ -49,9 +50,10 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
     counter = load(folder)
     index = Index.open(config.data.root or saved.data.root)
     if index.counts != counter.counts:
+        of_data, of_run = ", ".join(index.counts.names), ", ".join(counter.counts.names)
         raise BadInput(
-            f"{index.root} has the counts {', '.join(index.counts.names)}, and the run {folder.name} has "
-            f"{', '.join(counter.counts.names)}: prepare the data with the run's max_count and overflow"
+            f"{index.store.address} has the counts {of_data}, and the run {folder.name} has {of_run}: "
+            "prepare the data with the run's max_count and overflow"
         )
     if config.split == UNLABELLED:
         raise BadInput(
@@ -65,7 +67,7 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
         **score(classes, probabilities),
         "baselines": baselines(classes, len(counter.counts)),
         "names": counter.counts.names,
-        "data": str(index.root.resolve()),
+        "data": storage.absolute(index.store.address),
         "index_digest": index.digest,
     }
     where = folder / "evaluation" / config.split
@@ -84,7 +86,7 @@ def _probabilities(counter: Counter, index: Index, config: EvaluateConfig) -> np
     photos = len(index.split(config.split))
     found = np.zeros((photos, len(counter.counts)), dtype=np.float32)
     counted = np.zeros(photos, dtype=np.int64)
-    unreadable: list[str] = []
+    unreadable: list[Unreadable] = []
     for batch in progress.track(batches, f"evaluating {config.split}", -(-photos // layout.batch_size)):
         real = batch["weight"] > 0
         rows = batch["row"][real].numpy()
@@ -92,7 +94,7 @@ def _probabilities(counter: Counter, index: Index, config: EvaluateConfig) -> np
         counted[rows] += 1
         unreadable += batch["unreadable"]
     if not (counted == 1).all():
-        told = "; ".join(unreadable[:3])
+        told = "; ".join(map(str, unreadable[:3]))
         missing = int((counted != 1).sum())
         raise BincountError(f"{missing} of {photos} photos of {config.split} could not be counted: {told}")
     if not np.isfinite(found).all():
@@ -125,8 +127,8 @@ def _examples(
     rows = np.unique(np.linspace(0, len(table) - 1, EXAMPLES).astype(int))
     examples = []
     for row in rows:
-        shard = table.root / table.shards[table.shard[row]]
-        jpeg = storage.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
+        shard = table.shards[table.shard[row]]
+        jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
         told = int(probabilities[row].argmax())
         shown = names[classes[row]], names[told], float(probabilities[row, told])
         examples.append(pictures.Example(decode_jpeg(jpeg), *shown))

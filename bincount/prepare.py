@@ -29,7 +29,7 @@ from bincount.data.skipped import Skipped, as_csv, common_reasons, from_csv
 from bincount.data.splits import id_twins
 from bincount.data.tables import describe, write_tables
 from bincount.data.unfinished import ARGUMENTS, FOLDER, Piece, Unfinished
-from bincount.errors import BadInput, BincountError
+from bincount.errors import BadInput, BincountError, Denied
 from bincount.storage import Folder, Store
 
 #: What a data set, or a draft of one, holds.
@@ -43,6 +43,8 @@ CATALOGUE = "catalogue"
 
 def prepare(config: PrepareConfig) -> None:
     """Make the data set ``config.out``, or go on making it."""
+    if config.part is not None and config.merge:
+        raise BadInput("merge=true joins all parts: leave part=… out")
     out = storage.open_store(config.out)
     if isinstance(config.source, ShardsSource):
         _index_shards(config, out)
@@ -52,9 +54,11 @@ def prepare(config: PrepareConfig) -> None:
     begun_before = draft.begin(arguments)
     try:
         whole = draft.store.has("index.json") or _make(draft, config)
-    except BadInput:
-        if not begun_before and config.part is None:
-            draft.store.clear()
+    except BadInput as problem:
+        # Access may be lost after hours of work: that is kept.
+        kept = isinstance(problem, Denied) and draft.whole()
+        if not begun_before and config.part is None and not kept:
+            draft.clear()
         raise
     if not whole:
         told = f"part {config.part} is done; once all are, give merge=true in its place"
@@ -85,16 +89,16 @@ def _draft(out: Store, config: PrepareConfig, arguments: dict[str, Any]) -> Unfi
         raise BadInput(f"out={problem}") from None
     if held - WRITTEN or (held and not held & {"index.json", "skipped.csv", FOLDER}):
         raise BadInput(f"out={config.out} has other files in it: name an empty or a new folder")
-    published = Unfinished(out)
-    if "index.json" in held and published.arguments() == arguments:
+    published, draft = Unfinished(out), Unfinished(out.draft())
+    if held & {"index.json", "skipped.csv"} and published.arguments() == arguments:
         return published  # killed when all was there but the last bit of tidying
+    half = FOLDER in held and draft.store is out
     if "index.json" in held:
         _check_replaceable(out, config)
-    elif "skipped.csv" in held and FOLDER not in held and not config.overwrite:
+    elif "skipped.csv" in held and not half and not config.overwrite:
         raise BadInput(f"out={config.out} has tables already: name another folder, or add overwrite=true")
-    draft = Unfinished(out.draft())
     if config.overwrite and draft.arguments() != arguments:
-        draft.store.clear()
+        draft.clear()
     return draft
 
 
@@ -129,7 +133,7 @@ def _make(draft: Unfinished, config: PrepareConfig) -> bool:
     part, parts = _part(config)
     origin = open_origin(config.source) if isinstance(config.source, PhotoSource) else None
     if origin and origin.photos is None:
-        skipped = _make_tables(draft, origin, part / parts)
+        skipped = [*_make_tables(draft, origin, part / parts), *origin.labels_left_out]
         if config.part is None:
             draft.store.write("skipped.csv", as_csv(skipped))
         return config.part is None
@@ -149,8 +153,6 @@ def _part(config: PrepareConfig) -> tuple[int, int]:
     """Which part of how many: from 0."""
     if config.part is None:
         return 0, 1
-    if config.merge:
-        raise BadInput("merge=true joins all parts: leave part=… out")
     number, _, of = config.part.partition("/")
     return int(number) - 1, int(of)
 

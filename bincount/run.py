@@ -24,6 +24,7 @@ from bincount.errors import BadInput
 
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
+PREVIOUS = Path("checkpoints/previous.ckpt")
 
 _PACKAGES = (
     "bincount",
@@ -44,16 +45,29 @@ def create(runs: str, experiment: str, config: DictConfig) -> Path:
     """
     top = storage.folder(runs)
     now = datetime.now(UTC)
-    name = os.environ.get("BINCOUNT_RUN_ID") or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    folder = top / experiment / name
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        folder = _new_folder(top / experiment, now)
     except OSError as error:
-        raise BadInput(f"runs={runs}: the run folder {folder} cannot be made: {error.strerror}") from None
+        raise BadInput(f"runs={runs}: no run folder can be made there: {error.strerror or error}") from None
     storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
     storage.write_text(folder / "environment.json", json.dumps(environment(now), indent=2) + "\n")
     _point_latest(top, folder)
     return folder
+
+
+def _new_folder(experiment: Path, now: datetime) -> Path:
+    """Make a folder that nobody else has; under ``BINCOUNT_RUN_ID`` it may be there already."""
+    if told := os.environ.get("BINCOUNT_RUN_ID"):
+        (experiment / told / "checkpoints").mkdir(parents=True, exist_ok=True)
+        return experiment / told
+    while True:
+        folder = experiment / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # a run that began in the same second drew the same number
+            continue
+        (folder / "checkpoints").mkdir()
+        return folder
 
 
 def find(name: str, runs: str) -> Path:

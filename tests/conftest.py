@@ -1,18 +1,31 @@
 """What tests share: the real photos and records, where the machine has them."""
 
 import os
+import sys
 import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
 from making import DRAWN, KNOWN, Complaint, prepare, write_photos, write_records
+from s3_server import Server, serving
 
 from bincount import cli
 
 # How long an example takes says more about the machine's load than about the code.
 settings.register_profile("bincount", deadline=None)
 settings.load_profile("bincount")
+
+_BUCKETS = count()
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +87,116 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Complaint:
     """Runs `bincount prepare` where it must end badly, and gives the line that it ends with."""
     return Complaint(tmp_path, capsys)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of the test's own: each file below ``folder`` is an object of ``address``."""
+
+    address: str
+    folder: Path
+    server: Server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server on this machine, one for all tests."""
+    with serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Nothing that tells of AWS: no variables, no files in the home folder, no machine's own role."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return monkeypatch
+
+
+@pytest.fixture
+def bucket(s3_server: Server, no_aws: pytest.MonkeyPatch) -> Bucket:
+    """A new, empty bucket, which the environment leads to."""
+    for name, value in s3_server.environment.items():
+        no_aws.setenv(name, value)
+    folder = s3_server.folder / f"b-{next(_BUCKETS)}"
+    folder.mkdir()
+    time.sleep(0.015)  # for longer the server goes by no older list of its buckets
+    return Bucket(f"s3://{folder.name}", folder, s3_server)
+
+
+class Asked(NamedTuple):
+    """A request that :class:`Answering` got."""
+
+    method: str
+    path: str
+    headers: Message
+    body: bytes
+
+
+#: What to answer: a status, headers and a body, which a longer Content-Length breaks off.
+Answer = Callable[[Asked], tuple[int, dict[str, str], bytes]]
+
+
+class Answering(ThreadingHTTPServer):
+    """A server that answers as a test says, for what the real one never does.
+
+    ``pause``: seconds that it takes for each 256 KiB that it is sent.
+    """
+
+    def __init__(self, answer: Answer, pause: float = 0):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer, self.pause = answer, pause
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+        self.asked: list[Asked] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # that is a client which has gone
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Answering
+
+    def respond(self) -> None:
+        body, length = b"", int(self.headers.get("Content-Length") or 0)
+        while len(body) < length:
+            piece = self.rfile.read(min(1 << 18, length - len(body)))
+            if not piece:
+                raise ConnectionResetError
+            body += piece
+            time.sleep(self.server.pause)
+        asked = Asked(self.command, self.path, self.headers, body)
+        self.server.asked.append(asked)
+        status, headers, content = self.server.answer(asked)
+        headers = {"Content-Length": str(len(content)), **headers}
+        self.close_connection = int(headers["Content-Length"]) != len(content)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = respond  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., Answering]]:
+    """Starts a server for the test: ``answering(answer, pause)``."""
+    with ExitStack() as stack:
+
+        def start(answer: Answer, pause: float = 0) -> Answering:
+            server = Answering(answer, pause)
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            return server
+
+        yield start

@@ -15,6 +15,7 @@ from bincount.errors import BadInput
 NEEDED = {
     "timm": ["model.architecture=resnet18"],
     "folder": ["source.images=here"],
+    "s3": ["source.bucket=s3://here"],
     "predict": ["photos=here"],
 }
 

@@ -219,6 +219,12 @@ def test_shrinking_gives_the_shortest_side_and_keeps_the_shape(width: int, heigh
     assert abs(small.shape[1] - width * scale) <= 0.5
 
 
+def test_shrinking_merges_all_pixels_as_pillow_does() -> None:
+    image = photo(300, 200)
+    small = Image.fromarray(image).resize((96, 64), Image.Resampling.BICUBIC)
+    assert np.abs(shrink(image, 64).astype(int) - np.asarray(small)).max() <= 2
+
+
 def test_shrinking_to_none_keeps_the_photo() -> None:
     image = photo(300, 200)
     assert shrink(image, None) is image

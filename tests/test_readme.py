@@ -3,9 +3,11 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import Bucket
 from making import write_photos, write_records
 
 from bincount import cli
@@ -56,13 +58,17 @@ def test_make_has_the_targets(command: str) -> None:
 
 
 @pytest.mark.slow
-def test_every_bincount_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bincount_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
     monkeypatch.chdir(tmp_path)
     ids = [f"{n:05d}" for n in range(1, 121)]
     counts = {id: n % 7 for n, id in enumerate(ids)}
     write_photos(Path("photos"), ids)
     write_records(Path("records"), counts)
     Path("labels.csv").write_text("id,count\n" + "".join(f"{id},{count}\n" for id, count in counts.items()))
+    for folder, made in (("bin-images", "photos"), ("metadata", "records")):
+        shutil.copytree(made, bucket.server.folder / "aft-vbi-pds" / folder)
+    (bucket.server.folder / "mine").mkdir()
+    Path("file_list.json").write_text(json.dumps({"3": ["data/metadata/00004.json", "00011.json"]}))
     for command in COMMANDS:
         words = shlex.split(command)
         if words[0] != "bincount":

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from bincount.config import SyntheticSource
 from bincount.data import synthetic
@@ -137,4 +136,4 @@ def usable_names(names: Iterable[str], skipped: list[Skipped]) -> dict[str, str]
 
 def id_of(name: str) -> str:
     """The id that a photo's or record's name gives: its last part without its ending."""
-    return PurePosixPath(name).stem
+    return name.rpartition("/")[2].rpartition(".")[0]

@@ -7,9 +7,8 @@ digest of the second, so that two files of different data sets are never taken t
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from bincount import storage
 from bincount.data.shards import Sample
 from bincount.errors import BadInput
-from bincount.storage import Store
+from bincount.storage import Folder, NotThere, Store
 
 SCHEMA_VERSION = 1
 
@@ -83,7 +82,7 @@ class SplitTable:
     """
 
     name: str
-    root: Path
+    store: Store
     id: pa.StringArray
     count: npt.NDArray[np.int64]
     shards: list[str]
@@ -94,12 +93,19 @@ class SplitTable:
     def __len__(self) -> int:
         return len(self.count)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> "SplitTable":
+        """The photos of these rows, any of them more than once."""
+        columns = ("count", "shard", "jpeg_offset", "jpeg_length")
+        return replace(
+            self, id=self.id.take(pa.array(rows)), **{name: getattr(self, name)[rows] for name in columns}
+        )
+
 
 @dataclass(frozen=True)
 class Index:
     """An opened data set."""
 
-    root: Path
+    store: Store
     counts: Counts
     image_size: ImageSize
     digest: str
@@ -107,24 +113,30 @@ class Index:
 
     @classmethod
     def open(cls, address: str) -> "Index":
-        """Open the data set under ``address``. Raises BadInput where there is none, or half of one."""
-        if not storage.folder(address).exists():
-            raise BadInput(f"data.root={address}: there is no such folder: make it with `bincount prepare`")
-        root = storage.existing_folder(address, "data.root")
-        path = root / "index.json"
-        if not path.exists():
-            raise BadInput(
-                f"{root} is no prepared data set (it has no index.json): make one with `bincount prepare`"
-            )
+        """Open the data set at ``address``. Raises BadInput where there is none, or half of one."""
+        store = storage.open_store(address)
+        if isinstance(store, Folder):
+            if not store.path.exists():
+                told = "there is no such folder: make it with `bincount prepare`"
+                raise BadInput(f"data.root={address}: {told}")
+            storage.existing_folder(address, "data.root")
         try:
-            summary = json.loads(path.read_bytes())
+            content = store.read("index.json")
+        except NotThere:
+            raise BadInput(
+                f"{store.address} is no prepared data set (it has no index.json): make one with "
+                "`bincount prepare`"
+            ) from None
+        path = store.place("index.json")
+        try:
+            summary = json.loads(content)
             version = summary["schema_version"]
             if version != SCHEMA_VERSION:
                 raise BadInput(
                     f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: prepare again"
                 )
             index = cls(
-                root,
+                store,
                 Counts(summary["max_count"], summary["overflow"] == "class"),
                 ImageSize(**summary["image_size"]),
                 summary["index_digest"],
@@ -133,10 +145,7 @@ class Index:
             index.splits  # noqa: B018 a damaged summary of the splits is found here
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BadInput(f"{path} is damaged: prepare the data set again") from None
-        if not (root / "index.parquet").exists() or storage.sha256(root / "index.parquet") != index.digest:
-            raise BadInput(
-                f"{root}/index.parquet is not the one that index.json names: prepare the data set again"
-            )
+        index._table  # noqa: B018 that index.parquet is another one's is found here
         return index
 
     @property
@@ -150,17 +159,29 @@ class Index:
 
     @cached_property
     def _table(self) -> pa.Table:
-        return pq.read_table(self.root / "index.parquet")
+        """The rows. Raises BadInput where they are not those of ``index.json``."""
+        try:
+            rows = self.store.read("index.parquet")
+        except NotThere:
+            rows = b""
+        if f"sha256:{hashlib.sha256(rows).hexdigest()}" != self.digest:
+            raise BadInput(
+                f"{self.store.place('index.parquet')} is not the one that index.json names: prepare the data "
+                "set again"
+            )
+        return pq.read_table(pa.BufferReader(rows))
 
     def split(self, name: str) -> SplitTable:
         """The photos of one split. Raises BadInput where the data set has none of it."""
         if name not in self.splits:
-            raise BadInput(f"{self.root} has no photos in split {name!r}: it has {', '.join(self.splits)}")
+            raise BadInput(
+                f"{self.store.address} has no photos in split {name!r}: it has {', '.join(self.splits)}"
+            )
         rows = self._table.filter(pc.field("split") == name)
         shard = rows["shard"].combine_chunks().dictionary_encode()
         return SplitTable(
             name=name,
-            root=self.root,
+            store=self.store,
             id=rows["id"].combine_chunks(),
             count=_numbers(rows, "count"),
             shards=shard.dictionary.to_pylist(),

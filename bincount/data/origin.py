@@ -28,10 +28,10 @@ class Origin:
     counts_from: str
 
     def photo_names(self, *, deep: bool = False) -> list[str]:
-        """Names of the photos. Raises BadInput where there is none."""
+        """Names of the photos, in order. Raises BadInput where there is none."""
         assert self.photos is not None
         if self.listed:
-            return [f"{label.id}.jpg" for label in self.labels or []]
+            return sorted(f"{label.id}.jpg" for label in self.labels or [])
         names = [name for name in self.photos.names(deep=deep) if name.lower().endswith(images.SUFFIXES)]
         if not names and not deep:
             where = self.photos.address
@@ -39,10 +39,10 @@ class Origin:
         return names
 
     def record_names(self) -> list[str]:
-        """Names of the records. Raises BadInput where there is none."""
+        """Names of the records, in order. Raises BadInput where there is none."""
         assert self.records is not None
         if self.listed:
-            return [f"{label.id}.json" for label in self.labels or []]
+            return sorted(f"{label.id}.json" for label in self.labels or [])
         names = [name for name in self.records.names() if name.lower().endswith(".json")]
         if not names:
             raise BadInput(f"source.metadata={self.records.address}: there are no records in it (ID.json)")

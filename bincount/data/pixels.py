@@ -35,15 +35,32 @@ class Augmentation:
     contrast: float
 
 
-def fit(photo: Pixels, image_size: tuple[int, int]) -> Tensor:
-    """Resize the whole photo to ``image_size`` (height, width): uint8 (3, height, width).
+def empty_batch(photos: int, image_size: tuple[int, int]) -> Tensor:
+    """Room for photos of ``image_size`` (height, width): uint8 (photos, 3, height, width), channels last."""
+    shape = (photos, 3, *image_size)
+    return torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+
+
+def fit_into(room: Tensor, photo: Pixels) -> None:
+    """Resize the whole photo to its ``room`` in a batch: uint8 (1, 3, height, width), channels last.
 
     The photo is squashed, not cropped: a crop could cut items away.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)
-    if pixels.shape[1:] == image_size:
-        return pixels
-    return F.interpolate(pixels[None], size=image_size, mode="bilinear", antialias=True)[0]
+    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
+    if pixels.shape == room.shape:
+        room.copy_(pixels)
+        return
+    # What F.interpolate(mode="bilinear", antialias=True) does. Written where it belongs, it saves a copy and
+    # the change of layout, which took a third of the time.
+    size = list(room.shape[2:])
+    torch.ops.aten._upsample_bilinear2d_aa.out(pixels, size, False, None, None, out=room)
+
+
+def fit(photo: Pixels, image_size: tuple[int, int]) -> Tensor:
+    """The whole photo at ``image_size`` (height, width): uint8 (3, height, width)."""
+    room = empty_batch(1, image_size)
+    fit_into(room, photo)
+    return room[0]
 
 
 def normalise(pixels: Tensor) -> Tensor:

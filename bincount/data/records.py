@@ -117,6 +117,8 @@ def parse_record(id: str, text: bytes) -> Record:
 
 def whole_number(what: str, value: object) -> int:
     """Give a JSON value as a count (2.0 is one, true and "2" are not); raises BadRecord naming `what`."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:  # as nearly all are
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise BadRecord(f"{what} is {_shown(value)}, not a whole number")
     if value < 0:
@@ -178,6 +180,10 @@ def _measure(asin: str, fields: Mapping[str, object], key: str, unit: str) -> fl
     measure = fields.get(key)
     if measure is None:
         return None
+    if type(measure) is dict:
+        value = measure.get("value")
+        if type(value) is float and value >= 0 and measure.get("unit") == unit:  # as nearly all are
+            return value
     measure = _mapping(f"{key} of {asin}", measure)
     value = measure.get("value")
     if value is None:

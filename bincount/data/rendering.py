@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -51,13 +52,17 @@ def render(
         yield from map(one, photos)
         return
     workers = workers or processors()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])  # imported once, not by each worker
     photos = iter(photos)
-    with ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
+    chunk = list(islice(photos, CHUNK))
+    shrinking = shortest_side is not None and not any(isinstance(photo, DrawnPhoto) for photo in chunk)
+    context = multiprocessing.get_context("forkserver")
+    # Imported once, not by each worker.
+    context.set_forkserver_preload(["__main__", __name__, *(["torch"] if shrinking else [])])
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         waiting: deque[Future[list[Rendered]]] = deque()
-        while chunk := list(islice(photos, CHUNK)):
+        while chunk:
             waiting.append(pool.submit(_render_chunk, one, chunk))
+            chunk = list(islice(photos, CHUNK))
             if len(waiting) >= workers * WAITING:
                 yield from waiting.popleft().result()
         while waiting:
@@ -80,8 +85,10 @@ def render_one(shortest_side: int | None, quality: int, photo: Photo) -> Rendere
         return f"the photo cannot be read: {error.strerror}"
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent is killed: it would wait for the next task for ever."""
+def _start_worker() -> None:
+    """Use one thread, and end when the parent is killed: a worker would wait for the next task for ever."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

@@ -21,12 +21,13 @@ class Skipped(NamedTuple):
 def as_csv(rows: Iterable[Skipped]) -> bytes:
     """The rows, in their order, as the CSV `id,file,reason`; with no rows, only the header.
 
-    What is no Unicode, as a file name may be, is escaped.
+    What is no Unicode, as a file name may be, is escaped, and so is a carriage return, which not every Python
+    quotes.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(Skipped._fields)
-    writer.writerows(rows)
+    writer.writerows([cell.replace("\r", "\\r") for cell in row] for row in rows)
     return text.getvalue().encode("utf-8", errors="backslashreplace")
 
 

@@ -1,24 +1,29 @@
 """The stream: one lane of the plan, from shards to batches, as a WebDataset pipeline.
 
-read_spans -> in_planned_order -> decode -> batched. A worker holds undecoded bytes of at most the
+read_spans -> in_planned_order -> batched. A worker holds undecoded bytes of at most the
 plan's window; a photo that cannot be read leaves a masked place in its batch and moves nothing else.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import webdataset as wds
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from bincount import storage
 from bincount.data.images import UnreadablePhoto, decode_jpeg
 from bincount.data.index import Counts, SplitTable
-from bincount.data.pixels import draws, fit
+from bincount.data.pixels import draws, empty_batch, fit_into
 from bincount.data.plan import NO_ROW, Lane, Plan, Rows
+from bincount.data.unreadable import Unreadable
+from bincount.errors import BincountError
+from bincount.storage import Folder, RangeReader
 
 #: Bytes that are read in one piece at the most, and that may be read in vain between two photos.
 MOST_BYTES = 8 << 20
@@ -41,9 +46,12 @@ class EpochStart:
 class PhotoStream(IterableDataset[Batch]):
     """Batches of one rank: what a DataLoader with ``batch_size=None`` and the layout's workers reads.
 
+    ``class_weights``: float32 (classes,), what a photo of each class weighs; None: each weighs 1.
+
     ``start`` is asked at the beginning of each epoch, in the worker. A batch has ``pixels`` uint8
-    (B, 3, H, W), ``count`` int64 (B,) the class, ``weight`` float32 (B,) 1 or 0 for a masked place,
-    ``row`` int64 (B,), ``unreadable``, a list of reasons, and for training ``draws`` float32 (B, DRAWS).
+    (B, 3, H, W), ``count`` int64 (B,) the class, ``weight`` float32 (B,) 0 for a masked place,
+    ``row`` int64 (B,), ``unreadable``, a list, and for training ``draws`` float32 (B, DRAWS). Where the store
+    fails the last batch is ``{"failure": BincountError}``.
     """
 
     def __init__(
@@ -53,62 +61,81 @@ class PhotoStream(IterableDataset[Batch]):
         image_size: tuple[int, int],
         rank: int,
         start: Callable[[], EpochStart],
+        reader: RangeReader | None = None,
+        class_weights: npt.NDArray[np.float32] | None = None,
     ):
         super().__init__()
         self._table, self._counts, self._image_size, self._rank = table, counts, image_size, rank
-        self._start = start
+        self._start, self._reader = start, reader or table.store
+        self._class_weights = np.ones(len(counts), np.float32) if class_weights is None else class_weights
+
+    @property
+    def far_away(self) -> bool:
+        """Whether the shards are read through connections, and not from a folder."""
+        return not isinstance(self._table.store, Folder)
 
     def __iter__(self) -> Iterator[Batch]:
         start = self._start()
         worker = get_worker_info()
         lane = start.plan.lane(self._rank, worker.id if worker else 0, start.steps_done)
-        return iter(self._pipeline(lane, start))
+        try:
+            yield from self._pipeline(lane, start)
+        except BincountError as failure:
+            # Raised in a worker it would reach people as that worker's traceback.
+            yield {"failure": failure}
 
     def _pipeline(self, lane: Lane, start: EpochStart) -> wds.DataPipeline:
         return wds.DataPipeline(
-            partial(read_spans, self._table, lane.reads),
+            partial(read_spans, self._table, self._reader, lane.reads),
             partial(in_planned_order, lane.batches.reshape(-1)),
-            partial(decode, self._image_size),
             partial(self._batched, lane, start),
         )
 
     def _batched(self, lane: Lane, start: EpochStart, samples: Iterator[Sample]) -> Iterator[Batch]:
         classes = self._counts.classes(self._table.count)
         for rows in lane.batches:
-            photos = [next(samples) for _ in rows]
-            weight = np.array([photo["pixels"] is not None for photo in photos], dtype=np.float32)
-            empty = torch.zeros((3, *self._image_size), dtype=torch.uint8)
+            pixels = empty_batch(len(rows), self._image_size)
+            readable, unreadable = np.zeros(len(rows), dtype=bool), []
+            for place in range(len(rows)):
+                sample = next(samples)
+                problem = decode_into(pixels[place : place + 1], sample)
+                readable[place] = problem is None and sample["row"] != NO_ROW
+                unreadable += [problem] if problem else []
+            its_class = np.where(readable, classes[rows], 0)
+            weight = np.where(readable, self._class_weights[its_class], np.float32(0))
             batch = {
-                "pixels": torch.stack(
-                    [empty if photo["pixels"] is None else photo["pixels"] for photo in photos]
-                ),
-                "count": torch.from_numpy(np.where(weight > 0, classes[rows], 0)),
+                "pixels": pixels,
+                "count": torch.from_numpy(its_class),
                 "weight": torch.from_numpy(weight),
                 "row": torch.from_numpy(np.ascontiguousarray(rows)),
-                "unreadable": [photo["reason"] for photo in photos if photo["reason"]],
+                "unreadable": unreadable,
             }
             if start.seed is not None:
                 batch["draws"] = draws(start.seed, start.epoch, rows)
             yield batch
 
 
-def read_spans(table: SplitTable, reads: Rows) -> Iterator[Sample]:
+def read_spans(table: SplitTable, reader: RangeReader, reads: Rows) -> Iterator[Sample]:
     """The undecoded photos of ``reads``, neighbours in a shard read in one piece."""
-    for rows in _pieces(table, reads):
-        shard = table.shards[table.shard[rows[0]]]
-        start = int(table.jpeg_offset[rows[0]])
-        end = int(table.jpeg_offset[rows[-1]] + table.jpeg_length[rows[-1]])
-        try:
-            piece, failure = storage.read_range(table.root / shard, start, end - start), None
-        except OSError as error:
-            piece, failure = b"", f"{shard} cannot be read: {error.strerror}"
+    pieces = _pieces(table, reads)
+    contents = reader.read_ranges(_range(table, rows) for rows in pieces)
+    for rows, piece in zip(pieces, contents, strict=True):
+        shard, start, _ = _range(table, rows)
+        failure = f"the shard {piece}" if isinstance(piece, str) else None
         for row in rows:
             place, length = int(table.jpeg_offset[row]) - start, int(table.jpeg_length[row])
-            jpeg = piece[place : place + length]
+            jpeg = b"" if isinstance(piece, str) else piece[place : place + length]
             if failure is None and len(jpeg) < length:
-                failure = f"{shard} ends before its last photo"
+                failure = "the shard ends too early"
             key = table.id[int(row)].as_py()
-            yield {"__key__": key, "__url__": shard, "row": int(row), "jpg": jpeg, "reason": failure}
+            yield {"__key__": key, "__url__": shard, "row": int(row), "jpg": jpeg, "cause": failure}
+
+
+def _range(table: SplitTable, rows: Rows) -> storage.Range:
+    """Where the piece of these rows lies."""
+    start = int(table.jpeg_offset[rows[0]])
+    end = int(table.jpeg_offset[rows[-1]] + table.jpeg_length[rows[-1]])
+    return storage.Range(table.shards[table.shard[rows[0]]], start, end - start)
 
 
 def _pieces(table: SplitTable, reads: Rows) -> list[Rows]:
@@ -132,7 +159,7 @@ def in_planned_order(order: Rows, samples: Iterator[Sample]) -> Iterator[Sample]
     waiting: dict[int, Sample] = {}
     for row in order.tolist():
         if row == NO_ROW:
-            yield {"__key__": "", "__url__": "", "row": NO_ROW, "jpg": None, "reason": None}
+            yield {"__key__": "", "__url__": "", "row": NO_ROW, "jpg": None, "cause": None}
             continue
         while row not in waiting:
             sample = next(samples)
@@ -140,16 +167,14 @@ def in_planned_order(order: Rows, samples: Iterator[Sample]) -> Iterator[Sample]
         yield waiting.pop(row)
 
 
-def decode(image_size: tuple[int, int], samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Put ``pixels``, uint8 (3, height, width), in place of ``jpg``; None and ``reason`` if unreadable."""
-    for sample in samples:
-        jpeg = sample.pop("jpg")
-        sample["pixels"] = None
-        if jpeg is not None and sample["reason"] is None:
-            try:
-                sample["pixels"] = fit(decode_jpeg(jpeg), image_size)
-            except UnreadablePhoto as error:
-                sample["reason"] = str(error)
-        if sample["reason"]:
-            sample["reason"] = f"{sample['__key__']} in {sample['__url__']}: {sample['reason']}"
-        yield sample
+def decode_into(room: Tensor, sample: Sample) -> Unreadable | None:
+    """Fit the sample's photo into ``room``, uint8 (1, 3, height, width); zeros where there is none."""
+    cause = sample["cause"]
+    if cause is None and sample["jpg"] is not None:
+        try:
+            fit_into(room, decode_jpeg(sample["jpg"]))
+            return None
+        except UnreadablePhoto as error:
+            cause = str(error)
+    room.zero_()
+    return Unreadable(sample["__key__"], sample["__url__"], cause) if cause else None

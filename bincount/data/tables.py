@@ -28,7 +28,7 @@ def write_tables(draft: Unfinished, records: Store, named: Mapping[str, str], fi
     ``named``: the records' names by id, in order. ``first``: where among the parts to begin, as a share of
     all. Machines that begin at different parts, and leave out those that others made, share the work.
     """
-    parts = -(-len(named) // RECORDS_PER_PART)
+    parts = max(1, -(-len(named) // RECORDS_PER_PART))
     begin = int(first * parts)
     order = (*range(begin, parts), *range(begin))
     for _ in progress.track(_written(draft, records, [*named.items()], order), "reading records", len(named)):

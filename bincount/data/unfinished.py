@@ -94,6 +94,12 @@ class Unfinished:
             skipped = [Skipped(*each) for each in notes["skipped"]]
             yield Piece(rows.replace_schema_metadata(None), skipped, notes["sha256"])
 
+    def clear(self) -> None:
+        """Take the draft away; last what it was begun with, lest a half of it is taken for another's."""
+        self.store.delete(["index.json", *map(_note, self.whole())])
+        self.store.delete(self.store.names(deep=True))
+        self.store.clear()
+
     def forget(self, names: Iterable[str]) -> None:
         """Take the notes on these pieces away, now that the data set has its index."""
         self.store.delete(map(_note, names))

@@ -10,11 +10,13 @@ are. BatchNorm in training mode still sees it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.aggregation import SumMetric
 
 from bincount import config
@@ -34,13 +36,20 @@ class CountModule(L.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, objective: Objective, optimizer: config.Optimizer, scheduler: config.Scheduler
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: config.Optimizer,
+        scheduler: config.Scheduler,
+        schedule: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
+        """``schedule``: steps of an epoch, and of all the training; None: what the trainer estimates."""
         super().__init__()
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.schedule = schedule or self._estimated
         self.val_figures = CountMetrics(objective.classes)
         # torchmetrics would otherwise drop NaN, and a run that diverged would look well. No MeanMetric: under
         # nan_strategy="disable" it takes every weight as 1 (torchmetrics 1.9).
@@ -60,7 +69,7 @@ class CountModule(L.LightningModule):
         loss = (weight * self._losses(self(batch["pixels"]), batch)).sum()
         real, total = _over_ranks(torch.stack([weight.sum(), loss.detach()])).unbind()
         # A step without any real photo on any rank has loss 0, not 0 / 0.
-        real = real.clamp(min=1)
+        real = real.where(real > 0, 1)
         self.log("train/loss", total / real, prog_bar=True, batch_size=len(weight))
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         # DDP takes the mean of the ranks' gradients: times the ranks, each real photo weighs the same.
@@ -84,14 +93,28 @@ class CountModule(L.LightningModule):
         # With scaled fp16 gradients a fused step would unscale them itself, after they were clipped.
         fused = self.trainer.precision != "16-mixed"
         optimizer = build_optimizer(self.optimizer, self.model.parameters(), fused)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": build_scheduler(self.scheduler, optimizer, *self.schedule()),
+        }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # Lightning steps a plateau after the epoch's checkpoint is saved, and not at all in a resumed epoch.
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        scheduler = self.lr_schedulers()
+        whole = self.trainer.fit_loop.batch_idx + 1 == self.trainer.num_training_batches
+        if isinstance(scheduler, ReduceLROnPlateau) and isinstance(self.scheduler, config.Plateau) and whole:
+            scheduler.step(self.trainer.callback_metrics[self.scheduler.monitor])
+
+    def _estimated(self) -> tuple[int, int]:
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise BadInput("training has no end: set trainer.max_epochs or trainer.max_steps")
         epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": build_scheduler(self.scheduler, optimizer, epoch, int(total)),
-        }
+        return epoch, int(total)
 
     def _losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of each photo, float32 [B]; 0 where the weight is 0, even if the count there is none."""

@@ -4,6 +4,8 @@ A :class:`Store` is a folder on this machine, a place in S3, or memory; :func:`o
 their address. What is always on this machine (run folders, reports) is written with the functions on paths.
 """
 
+import re
+
 from bincount.errors import BadInput
 from bincount.storage.folders import Folder
 from bincount.storage.paths import (
@@ -13,15 +15,19 @@ from bincount.storage.paths import (
     is_one_of,
     read_range,
     sha256,
+    write_durably,
     write_text,
     written_whole,
 )
-from bincount.storage.store import NotThere, Store
+from bincount.storage.store import NotThere, Range, RangeReader, Store
 
 __all__ = [
     "Folder",
     "NotThere",
+    "Range",
+    "RangeReader",
     "Store",
+    "absolute",
     "existing_folder",
     "files",
     "folder",
@@ -30,6 +36,7 @@ __all__ = [
     "read",
     "read_range",
     "sha256",
+    "write_durably",
     "write_text",
     "written_whole",
 ]
@@ -45,12 +52,20 @@ def open_store(address: str, *, anonymous: bool = False) -> Store:
     if not separator:
         return Folder(folder(address))
     name, _, prefix = rest.partition("/")
-    if scheme not in ("s3", "memory") or not name:
+    if scheme not in ("s3", "memory") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise BadInput(f"{address} is no address: give a folder, or s3://bucket/prefix")
     from bincount.storage import objects
 
-    opened = objects.in_memory(name) if scheme == "memory" else objects.in_s3(name, anonymous)
-    return objects.Objects(f"{scheme}://{name}", opened, prefix.strip("/"))
+    root, prefix = f"{scheme}://{name}", prefix.strip("/")
+    if scheme == "memory":
+        return objects.Objects(root, objects.in_memory(name), prefix)
+    asking, sending = objects.in_s3(name, anonymous)
+    return objects.Objects(root, asking, prefix, sending)
+
+
+def absolute(address: str) -> str:
+    """The address as it is understood from any folder."""
+    return address if "://" in address else str(folder(address).resolve())
 
 
 def read(address: str) -> bytes:

@@ -1,6 +1,7 @@
 """Where S3 is, and who asks: endpoint, region and credentials, found as AWS's own tools find them."""
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import urllib.error
@@ -9,8 +10,14 @@ from typing import Any
 
 from bincount.errors import BadInput
 
+#: Where S3 is, unless the environment tells.
+AWS = "https://s3.{region}.amazonaws.com"
+
 #: Answers which region a bucket is in, also to those who may not read it.
 ASK_REGION = "https://s3.amazonaws.com/{bucket}"
+
+#: Seconds for the answer to that.
+ASK_SECONDS = 5.0
 
 #: Variables by which a container or a pod is given its credentials; obstore reads them by itself.
 GIVEN_TO_CONTAINERS = (
@@ -27,12 +34,16 @@ def settings(bucket: str, anonymous: bool) -> dict[str, Any]:
     ``AWS_REGION``. Credentials: ``AWS_ACCESS_KEY_ID``, or whatever boto3 finds (profiles, SSO, roles), or a
     container's; where there are none requests are not signed.
     """
+    if os.environ.get("AWS_ENDPOINT_URL_S3") == "":  # at which obstore panics, whatever it is told
+        raise BadInput("AWS_ENDPOINT_URL_S3 is empty: unset it")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    found: dict[str, Any] = {"region": _told_region() if endpoint else _region(bucket)}
-    if endpoint:
-        found["endpoint"] = endpoint
-    unsigned = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true")
-    return found | ({"skip_signature": True} if anonymous or unsigned else _credentials())
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise BadInput(f"AWS_ENDPOINT_URL={endpoint} is no address: it begins with http:// or https://")
+    region = _told_region() if endpoint else _region(bucket)
+    unsigned = anonymous or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
+    # All is told, as obstore fails at a variable that is set and empty.
+    found = {"region": region, "endpoint": endpoint or AWS.format(region=region), "skip_signature": unsigned}
+    return found if unsigned else found | _credentials()
 
 
 def _told_region() -> str:
@@ -43,9 +54,9 @@ def _region(bucket: str) -> str:
     """The region that S3 names for the bucket; where it does not answer, the one the environment tells."""
     request = urllib.request.Request(ASK_REGION.format(bucket=bucket), method="HEAD")
     headers: Any = {}
-    with contextlib.suppress(urllib.error.URLError, TimeoutError):
+    with contextlib.suppress(OSError, http.client.HTTPException):
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=ASK_SECONDS) as answer:
                 headers = answer.headers
         except urllib.error.HTTPError as refusal:  # moved or forbidden, but it names the region
             headers = refusal.headers

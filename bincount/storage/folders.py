@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bincount.errors import BadInput, BincountError
 from bincount.storage import paths
-from bincount.storage.store import NotThere, Store
+from bincount.storage.store import NotThere, Range, Store
 
 
 class Folder(Store):
@@ -21,15 +21,16 @@ class Folder(Store):
         return Folder(self.path / folder)
 
     def held(self) -> set[str]:
-        if self.path.exists() and not self.path.is_dir():
-            raise BadInput(f"{self.path} is a file: name a folder")
-        return {path.name for path in self.path.iterdir()} if self.path.exists() else set()
+        with self._told(""):
+            return {path.name for path in self.path.iterdir()} if self._is_there() else set()
 
     def names(self, *, deep: bool = False) -> list[str]:
-        return sorted(_names(self.path, "", deep)) if self.path.exists() else []
+        with self._told(""):
+            return sorted(_names(self.path, "", deep)) if self._is_there() else []
 
     def has(self, name: str) -> bool:
-        return (self.path / name).exists()
+        with self._told(name):
+            return (self.path / name).exists()
 
     def read(self, name: str) -> bytes:
         with self._told(name):
@@ -47,6 +48,19 @@ class Folder(Store):
                     content = file.read()
             except OSError as error:
                 yield f"cannot be read: {error.strerror}"
+            else:
+                yield content
+
+    def read_ranges(self, ranges: Iterable[Range]) -> Iterator[bytes | str]:
+        for name, offset, length in ranges:
+            try:
+                content = paths.read_range(self.path / name, offset, length)
+            except OSError as error:
+                yield (
+                    "is not there"
+                    if isinstance(error, FileNotFoundError)
+                    else f"cannot be read: {error.strerror}"
+                )
             else:
                 yield content
 
@@ -92,9 +106,15 @@ class Folder(Store):
     def restore(self) -> None:
         """Put back what a killed :meth:`publish` moved out of the way."""
         path, replaced = self.path.resolve(), self._replaced()
-        if replaced.exists() and not path.exists():
-            replaced.rename(path)
+        with self._told(""):
+            if replaced.exists() and not path.exists():
+                replaced.rename(path)
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def _is_there(self) -> bool:
+        if self.path.exists() and not self.path.is_dir():
+            raise BadInput(f"{self.path} is a file: name a folder")
+        return self.path.exists()
 
     def _replaced(self) -> Path:
         path = self.path.resolve()

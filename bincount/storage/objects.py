@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,18 +12,28 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 from obstore.store import MemoryStore, S3Store
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
-from bincount.errors import BadInput, BincountError, one_line
+from bincount import storage
+from bincount.errors import BadInput, BincountError, Denied, one_line
 from bincount.storage import aws
-from bincount.storage.store import NotThere, Store
+from bincount.storage.store import NotThere, Range, Store
 
 #: Requests in flight at once in :meth:`Objects.read_many`.
 IN_FLIGHT = 64
+
+#: Bytes that :meth:`Objects.read_ranges` holds or has asked for, at the most.
+AHEAD = 32 << 20
 
 #: A request is tried so often, with pauses that double from the first to at most the last; in seconds.
 TRIES, FIRST_PAUSE, LONGEST_PAUSE = 9, 0.1, 10.0
@@ -38,20 +49,42 @@ _WHO_ASKS = (
     "which public buckets allow"
 )
 
+#: How a refusal shows where the error's type does not: of a list, or of single keys of a delete.
+_DENIED = re.compile(
+    r"403 Forbidden|401 Unauthorized|(<Code>|code: )(AccessDenied|ExpiredToken|InvalidToken)\b"
+)
 
-def in_s3(bucket: str, anonymous: bool) -> S3Store:
-    """The bucket, with endpoint, region and credentials as :mod:`bincount.storage.aws` finds them."""
-    return S3Store(
-        bucket,
-        **aws.settings(bucket, anonymous),
-        client_options={
-            "allow_http": True,
-            "connect_timeout": timedelta(seconds=5),
-            "read_timeout": timedelta(seconds=SILENCE),
-            "timeout": timedelta(seconds=SENDING),
-        },
-        retry_config={"max_retries": 0},
-    )
+#: How it shows that there is nothing from an offset on.
+_BEYOND = re.compile(r"416 Range Not Satisfiable|Wanted range starting at \d+, but object was only")
+
+#: What stands before the reason where boto3 has no credentials after all.
+_NO_CREDENTIALS = "External AWS credential provider: "
+
+
+def in_s3(bucket: str, anonymous: bool) -> tuple[S3Store, S3Store]:
+    """The bucket, with endpoint, region and credentials as :mod:`bincount.storage.aws` finds them.
+
+    Twice: the second is for sending, as silence counts from the request's start, and sending takes its time.
+    """
+    settings = aws.settings(bucket, anonymous)
+
+    def opened(silence: float) -> S3Store:
+        return S3Store(
+            bucket,
+            **settings,
+            client_options={
+                "allow_http": True,
+                "connect_timeout": timedelta(seconds=5),
+                "read_timeout": timedelta(seconds=silence),
+                "timeout": timedelta(seconds=SENDING),
+            },
+            retry_config={"max_retries": 0},
+        )
+
+    try:
+        return opened(SILENCE), opened(SENDING)
+    except BaseError as error:  # half of a pair of keys, an endpoint that is no URL
+        raise BadInput(f"s3://{bucket}: {_what_failed(error)}") from None
 
 
 T = TypeVar("T")
@@ -79,28 +112,40 @@ def _raise_what_stays(place: str, root: str, error: Exception) -> None:
         raise BadInput(f"{place}: there is no bucket {root}") from None
     if isinstance(error, FileNotFoundError):
         raise NotThere(f"there is no {place}") from None
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "403 Forbidden" in told:
-        raise BadInput(f"{place}: access denied: {_WHO_ASKS}") from None
+    if _NO_CREDENTIALS in told:
+        why = _what_failed(error).partition(_NO_CREDENTIALS)[2]
+        raise Denied(f"{place}: AWS credentials: {why}") from None
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or _DENIED.search(told):
+        raise Denied(f"{place}: access denied: {_WHO_ASKS}") from None
     if "301 Moved" in told or "PermanentRedirect" in told or "without LOCATION" in told:
         raise BadInput(f"{place}: the bucket is in another region: set AWS_REGION to its own") from None
     if isinstance(error, PreconditionError):
         raise BincountError(f"{place} was changed while it was read: start again") from None
+    if isinstance(error, InvalidPathError | ValueError):
+        raise BadInput(f"{place}: {_what_failed(error)}") from None
 
 
 class Objects(Store):
-    """Objects below ``prefix`` of an obstore store that people call ``root``."""
+    """Objects below ``prefix`` of an obstore store that people call ``root``.
 
-    def __init__(self, root: str, opened: Any, prefix: str):
-        self._root, self._opened, self._prefix = root, opened, prefix
+    ``sending``: the store that takes what is written, where that is another one.
+    """
+
+    def __init__(self, root: str, opened: Any, prefix: str, sending: Any = None):
+        self._root, self._opened, self._prefix, self._sending = root, opened, prefix, sending or opened
         self.address = f"{root}/{prefix}" if prefix else root
 
+    def __reduce__(self) -> Any:
+        # For another process, which opens its own: connections and threads cannot go along.
+        return storage.open_store, (self.address,)
+
     def below(self, folder: str) -> "Objects":
-        return Objects(self._root, self._opened, self._key(folder).strip("/"))
+        return Objects(self._root, self._opened, self._key(folder).strip("/"), self._sending)
 
     def held(self) -> set[str]:
         found = self._tried("", lambda: obstore.list_with_delimiter(self._opened, self._prefix))
         paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
-        return {self._name(path).rstrip("/") for path in paths}
+        return {self._name(path).rstrip("/") for path in paths if path != self._prefix}
 
     def names(self, *, deep: bool = False) -> list[str]:
         seen = (name for name in map(self._name, self._keys()) if "/." not in f"/{name}")
@@ -117,23 +162,16 @@ class Objects(Store):
         return self._read(name, 0, None)
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        return self._read(name, offset, length) if length else b""
+        return self._read(name, offset, length)
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | str]:
-        waiting: deque[Future[bytes | str]] = deque()
-        pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="bincount-read")
-        try:
-            for name in names:
-                waiting.append(pool.submit(self._read_or_reason, name))
-                if len(waiting) >= 2 * IN_FLIGHT:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return self._ahead((((name, 0, None), 1) for name in names), 2 * IN_FLIGHT)
+
+    def read_ranges(self, ranges: Iterable[Range]) -> Iterator[bytes | str]:
+        return self._ahead(((each, each.length) for each in ranges), AHEAD)
 
     def write(self, name: str, content: bytes) -> None:
-        self._tried(name, lambda: obstore.put(self._opened, self._key(name), content, use_multipart=False))
+        self._tried(name, lambda: obstore.put(self._sending, self._key(name), content, use_multipart=False))
 
     def delete(self, names: Iterable[str]) -> None:
         keys = [self._key(name) for name in names]
@@ -155,22 +193,50 @@ class Objects(Store):
         pass
 
     def _keys(self) -> list[str]:
-        """The keys of all objects here and below."""
+        """The keys of all objects here and below, without the mark that S3's console makes of a folder."""
 
         def listed() -> list[str]:
-            pages = obstore.list(self._opened, self._prefix or None, chunk_size=1000)
-            return [each["path"] for page in pages for each in page]
+            keys: dict[str, None] = {}
+            for page in obstore.list(self._opened, self._prefix or None, chunk_size=1000):
+                known = len(keys)
+                keys.update(dict.fromkeys(each["path"] for each in page))
+                if len(keys) == known:  # a server that loses its place sends the same page for ever
+                    raise BincountError(f"{self.address}: its list of objects goes round in circles")
+            keys.pop(self._prefix, None)
+            return list(keys)
 
         return self._tried("", listed)
 
-    def _read_or_reason(self, name: str) -> bytes | str:
+    def _ahead(
+        self, reads: Iterable[tuple[tuple[str, int, int | None], int]], most: int
+    ) -> Iterator[bytes | str]:
+        """Read in order and ahead, for as long as what is read or asked for costs less than ``most``."""
+        waiting: deque[tuple[Future[bytes | str], int]] = deque()
+        held = 0
+        pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="bincount-read")
         try:
-            return self._read(name, 0, None)
+            for read, cost in reads:
+                while waiting and held + cost > most:
+                    first, its_cost = waiting.popleft()
+                    yield first.result()
+                    held -= its_cost
+                waiting.append((pool.submit(self._read_or_reason, *read), cost))
+                held += cost
+            while waiting:
+                yield waiting.popleft()[0].result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_or_reason(self, name: str, offset: int, length: int | None) -> bytes | str:
+        try:
+            return self._read(name, offset, length)
         except NotThere:
             return "is not there"
 
     def _read(self, name: str, offset: int, length: int | None) -> bytes:
         """Read on where a broken answer ended, as long as it is the same object."""
+        if length == 0:  # which no request can ask for
+            return b""
         content = bytearray()
         tag: str | None = None
 
@@ -184,7 +250,12 @@ class Objects(Store):
                 options["range"] = {"offset": start}
             if tag:
                 options["if_match"] = tag
-            found = obstore.get(self._opened, self._key(name), options=options)
+            try:
+                found = obstore.get(self._opened, self._key(name), options=options)
+            except BaseError as error:
+                if _BEYOND.search(str(error)):
+                    return bytes(content)
+                raise
             tag = found.meta["e_tag"]
             until = time.monotonic() + SECONDS
             for piece in found.stream(min_chunk_size=1):
@@ -203,7 +274,7 @@ class Objects(Store):
         for tries in range(1, TRIES + 1):
             try:
                 return request()
-            except (BaseError, FileNotFoundError, _Broken) as error:
+            except (BaseError, FileNotFoundError, ValueError, _Broken) as error:
                 failure = _what_failed(error)
                 _raise_what_stays(place, self._root, error)
             if tries < TRIES:

@@ -3,7 +3,8 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bincount.errors import BadInput
@@ -13,7 +14,10 @@ def folder(address: str) -> Path:
     """The folder that ``address`` names. Raises BadInput for what is not on this machine."""
     if "://" in address:
         raise BadInput(f"{address} is not a folder: only folders on this machine can be read and written")
-    return Path(address).expanduser()
+    try:
+        return Path(address).expanduser()
+    except RuntimeError as error:  # ~name of nobody
+        raise BadInput(f"{address}: {error}") from None
 
 
 def existing_folder(address: str, what: str) -> Path:
@@ -55,12 +59,32 @@ def written_whole(path: Path) -> Iterator[Path]:
     Readers see the old file or the whole new one, whenever the writer is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Not the process's number, which is the same in many a container that shares this folder.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_durably(path: Path, content: bytes | memoryview, before: Callable[[], None] | None = None) -> None:
+    """Write a file whole or not at all, so that it is there after a loss of power, too.
+
+    ``before`` is called when all is on the disk, and the file does not have its name yet.
+    """
+    with written_whole(path) as partial:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            before()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_text(path: Path, text: str) -> None:

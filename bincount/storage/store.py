@@ -2,15 +2,36 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from bincount.errors import BincountError
+
+
+class Range(NamedTuple):
+    """``length`` bytes of ``name`` from ``offset``."""
+
+    name: str
+    offset: int
+    length: int
 
 
 class NotThere(BincountError):
     """Nothing has this name."""
 
 
-class Store(ABC):
+class RangeReader(ABC):
+    """What ranges can be read from."""
+
+    @abstractmethod
+    def read_ranges(self, ranges: Iterable[Range]) -> Iterator[bytes | str]:
+        """The bytes of each range, in order, a bounded number of them read ahead.
+
+        Fewer bytes only where a name ends before. In place of bytes, the reason why they cannot be read: it
+        ends a sentence, such as "is not there". It concerns one name alone; a store that fails raises.
+        """
+
+
+class Store(RangeReader):
     """Bytes by name. A name is a relative path with forward slashes, such as ``train/bins-000000.tar``.
 
     What cannot be read or written raises BincountError, in one line that names the place: NotThere for a name

@@ -1,12 +1,14 @@
 """What is kept of a run while it trains: the best weights, the last state, and what a counter must know."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 from bincount import config, run
+from bincount.training.loggers import MetricsFile
 
 #: Where in a checkpoint the facts stand that a counter needs beside the weights.
 FACTS = "counter"
@@ -25,38 +27,67 @@ class CounterFacts(L.Callback):
 
 
 def keep_checkpoints(folder: Path, settings: config.Trainer, best: str | None) -> list[L.Callback]:
-    """Keep ``last.ckpt``, once an epoch or every so many steps, and ``best.ckpt`` where there is validation.
+    """Keep ``last.ckpt``, and ``best.ckpt`` where there is validation.
 
     ``best``: whether the best has the ``min`` or the ``max`` of what is monitored; None: no validation.
     """
-    last = _Keep(
-        folder / run.LAST,
-        every_n_train_steps=settings.checkpoint_every,
-        every_n_epochs=None if settings.checkpoint_every else 1,
-    )
-    if best is None:
-        return [last]
-    return [_Keep(folder / run.BEST, monitor=settings.monitor, mode=best), last]
+    last = KeepLast(folder / run.LAST, settings.checkpoint_every)
+    # The best first: the last state then knows of it.
+    return [last] if best is None else [KeepBest(folder / run.BEST, settings.monitor, best), last]
 
 
-class _Keep(ModelCheckpoint):
-    """Lightning's checkpoint callback with one file, always of the same name."""
+class KeepLast(Checkpoint):
+    """Saves the state after each ``every`` steps, and at the end of each epoch, which was validated then."""
 
-    def __init__(self, path: Path, **settings: Any):
-        super().__init__(
-            dirpath=path.parent,
-            filename=path.stem,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-            **settings,
-        )
+    def __init__(self, path: Path, every: int | None):
+        self._path, self._every = path, every
+        self._saved = 0
 
-    @property
-    def state_key(self) -> str:
-        """The file's name, so that a run can be resumed with another ``trainer.checkpoint_every``."""
-        return f"keep {self.filename}"
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # And not at the end of the step before, whose figures are logged only after that.
+        step = trainer.global_step
+        if self._every is not None and step % self._every == 0 and step != self._saved:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        self._saved = trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.write()
+        trainer.save_checkpoint(self._path)
+
+
+class KeepBest(Checkpoint):
+    """Saves the state at the end of an epoch that was better than all before it.
+
+    ``mode``: whether the best has the ``min`` or the ``max`` of ``monitor``.
+    """
+
+    def __init__(self, path: Path, monitor: str, mode: str):
+        self._path, self._monitor, self._sign = path, monitor, 1 if mode == "max" else -1
+        self._best = math.nan
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # A run that stops in the middle of its first epoch has not been validated yet: no best to keep.
-        if self.monitor is None or self.monitor in trainer.callback_metrics:
-            super().on_train_epoch_end(trainer, pl_module)
+        if self._monitor not in trainer.callback_metrics:
+            return
+        score = float(trainer.callback_metrics[self._monitor])
+        # The first is the best so far even where it is no number; anything is better than that.
+        if math.isnan(self._best) or self._sign * score > self._sign * self._best:
+            self._best = score
+            trainer.save_checkpoint(self._path)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "monitor": self._monitor}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["monitor"] == self._monitor:  # it may be another one since the run was resumed
+            self._best = state_dict["best"]

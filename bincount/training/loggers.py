@@ -78,9 +78,11 @@ class MetricsFile(Logger):
     def save(self) -> None:
         """Write the file, now and then: Lightning asks with every row, and the file only grows."""
         if time.monotonic() - self._written >= EVERY:
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def write(self) -> None:
+        """Write the file now."""
         self._written = time.monotonic()
         others = {name for row in self._rows.values() for name in row} - {"step", "epoch"}
         names = ["step", "epoch", *sorted(others)]
@@ -92,4 +94,4 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._write()
+        self.write()

@@ -17,6 +17,8 @@ def start(devices: int, module: str, folder: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={devices}", "-m", module, str(folder)]
     threads = max(1, processors() // devices)
-    done = subprocess.run(command, env={"OMP_NUM_THREADS": str(threads), **os.environ})
+    # DDP warns on each rank of the search for unused parameters, which is meant (see train.fit).
+    defaults = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    done = subprocess.run(command, env={**defaults, **os.environ})
     if done.returncode:
         raise BincountError(f"training stopped with an error on a rank: see above, and {folder / 'log.txt'}")

@@ -1,0 +1,215 @@
+"""Runs that are killed with SIGKILL, ranks and workers at once, and resumed until they are done.
+
+The ranks are forks of this process: they import nothing anew, so a start takes a second and not ten.
+"""
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from bincount import compose, storage, train
+from bincount.model import backbones
+from bincount.model.module import CountModule
+from bincount.training import ranks
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: ``seconds`` after the ``number``-th time that rank 0 begins ``what`` (a word of EVENTS)."""
+
+    what: str
+    number: int
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{1000 * self.seconds:.0f} ms into {self.what} {self.number}"
+
+
+class Killed(Exception):
+    """The ranks were killed at the moment."""
+
+
+#: What rank 0 tells of when it begins it: a function's owner and name.
+EVENTS: dict[str, tuple[Any, str]] = {
+    "step": (CountModule, "training_step"),
+    "saving": (storage, "write_durably"),
+    "validation": (CountModule, "validation_step"),
+}
+
+
+def train_killed(words: list[str], moment: Moment | None = None) -> None:
+    """Do what `bincount train` does without evaluating at the end. Raises Killed if the moment came."""
+    config = compose.typed("train", compose.compose("train", words))
+    with _replaced(ranks, "start", lambda devices, module, folder: _forked(devices, folder, moment)):
+        with _replaced(train, "_evaluate", lambda *_: None):
+            train.train(config)
+
+
+def _forked(devices: int, folder: Path, moment: Moment | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    told, tell = os.pipe()
+    pids: list[int] = []
+    for rank in range(devices):
+        pid = os.fork()
+        if pid == 0:
+            os.close(told)
+            os.setpgid(0, pids[0] if pids else 0)
+            _be(rank, devices, port, folder, tell)
+        os.setpgid(pid, pids[0] if pids else pid)
+        pids.append(pid)
+    os.close(tell)
+    came = _wait_for(moment, told)
+    if came:
+        os.killpg(pids[0], signal.SIGKILL)
+    os.close(told)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    if came:
+        raise Killed(str(moment))
+    if any(codes):
+        raise RuntimeError(f"the ranks ended with {codes}")
+
+
+def _be(rank: int, devices: int, port: int, folder: Path, tell: int) -> None:
+    """What a rank does, set up as torchrun would."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(devices),
+        "LOCAL_WORLD_SIZE": str(devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "forked",
+    }
+    code = 1
+    try:
+        if rank == 0:
+            for what, (owner, name) in EVENTS.items():
+                setattr(owner, name, _telling(getattr(owner, name), what, tell))
+        train.rank(folder)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _telling(function: Callable[..., Any], what: str, tell: int) -> Callable[..., Any]:
+    def told(*args: Any, **kwargs: Any) -> Any:
+        os.write(tell, f"{what}\n".encode())
+        return function(*args, **kwargs)
+
+    return told
+
+
+def _wait_for(moment: Moment | None, told: int) -> bool:
+    """Whether the moment came before the ranks had ended."""
+    times = 0
+    with os.fdopen(os.dup(told)) as lines:
+        for line in lines:
+            times += moment is not None and line.strip() == moment.what
+            if moment is not None and times == moment.number:
+                time.sleep(moment.seconds)
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, by: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, by)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+# --- a run, and how it ends ---------------------------------------------------------------------------
+
+
+def small_with_dropout(outputs: int) -> nn.Module:
+    """A short ResNet with batch norm and dropout, whose steps take milliseconds."""
+    wider = nn.Sequential(nn.Conv2d(16, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    blocks = nn.Sequential(stem, BasicBlock(16, 16), BasicBlock(16, 32, stride=2, downsample=wider))
+    return nn.Sequential(
+        blocks, nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Flatten(), nn.Dropout(0.3)), nn.Linear(32, outputs)
+    )
+
+
+def register() -> None:
+    """Let runs have the model."""
+    backbones.register("small_with_dropout", head="3")(small_with_dropout)
+
+
+#: Two ranks with two workers each. Of the 68 training photos of the tests' small data an epoch takes 8 steps.
+RUN = ["model=resnet18", "model.name=small_with_dropout", "data.image_size=32", "data.batch_size=4"]
+RUN += ["data.workers=2", "data.augment.shift=0.1", "data.augment.zoom=0.1", "data.augment.light=0.1"]
+RUN += ["launcher.devices=2", "launcher.precision=32-true", "optimizer.lr=0.01"]
+RUN += ["trainer.max_epochs=4", "trainer.checkpoint_every=3"]
+
+#: Where in a checkpoint stands what must be the same; the rest counts what the process itself did.
+COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "BinData", "global_step")
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What differs between two runs at their ends: weights, optimizer, schedule, best weights, figures."""
+    found = []
+    for name in ("last", "best"):
+        file = f"checkpoints/{name}.ckpt"
+        here, there = (torch.load(folder / file, weights_only=True) for folder in (one, other))
+        found += [f"{name}: {each}" for key in COMPARED for each in _unlike(here[key], there[key], key)]
+    if (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text():
+        found.append("metrics.csv")
+    return found
+
+
+def _unlike(one: Any, other: Any, at: str) -> list[str]:
+    if isinstance(one, torch.Tensor):
+        return [] if isinstance(other, torch.Tensor) and torch.equal(one, other) else [at]
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [each for key in one for each in _unlike(one[key], other[key], f"{at}.{key}")]
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return [each for n in range(len(one)) for each in _unlike(one[n], other[n], f"{at}[{n}]")]
+    return [] if one == other else [f"{at}: {one} and {other}"]
+
+
+def random_moment(chance: random.Random) -> Moment:
+    """A moment of training, mostly a step, at which a run of RUN may be killed; some are too late for it."""
+    what = chance.choice(["step", "step", "step", "saving", "validation"])
+    return Moment(
+        what, chance.randint(1, {"step": 14, "saving": 5, "validation": 6}[what]), chance.random() / 10
+    )
+
+
+def kill_until_done(words: list[str], moments: Iterator[Moment]) -> tuple[Path, list[Moment]]:
+    """Train, killed at one moment after the other, until it is done; gives the run and the kills."""
+    kills: list[Moment] = []
+    resume: list[str] = []
+    for moment in moments:
+        try:
+            train_killed([*words, *resume], moment)
+        except Killed:
+            kills.append(moment)
+        else:
+            break
+        resume = ["resume=latest"]
+    else:
+        train_killed([*words, *resume])
+    runs = next(word.removeprefix("runs=") for word in words if word.startswith("runs="))
+    return (Path(runs) / "latest").resolve(), kills

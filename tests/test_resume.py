@@ -1,0 +1,333 @@
+"""Resumed runs: the same weights as without a stop, each photo of an epoch once, and what is refused."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import killing
+import pytest
+import torch
+from killing import differences
+
+from bincount import compose, run, train
+from bincount.model import backbones
+from bincount.model.module import CountModule
+from bincount.training.sealed import read
+
+#: A run of a second: of 68 photos an epoch takes 8 steps. Dropout and augmentation draw random numbers.
+QUICK = [*killing.RUN, "launcher.devices=1", "data.workers=0", "data.batch_size=8", "trainer.max_epochs=3"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _model() -> Iterator[None]:
+    killing.register()
+    yield
+    del backbones.BACKBONES["small_with_dropout"]
+
+
+@pytest.fixture(autouse=True)
+def _leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small lose more to waiting for a second thread
+    monkeypatch.setattr(train, "_evaluate", lambda *_: None)
+    yield
+    torch.set_num_threads(threads)
+    for handler in list(logging.getLogger("bincount").handlers):
+        logging.getLogger("bincount").removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def data(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return f"data.root={small_data}"
+
+
+def bincount(*words: str) -> Path:
+    """Train; gives the run's folder."""
+    return train.train(compose.typed("train", compose.compose("train", words)))
+
+
+class Crash(Exception):
+    """Ends a run as a power cut would: what was not saved is lost."""
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Trains until a step or a validation begins."""
+
+    def crashing(*words: str, step: int = -1, validation: int = -1) -> Path:
+        with monkeypatch.context() as patch:
+            for name, number in (("training_step", step), ("validation_step", validation)):
+                patch.setattr(CountModule, name, _crashing(getattr(CountModule, name), number))
+            with pytest.raises(Crash):
+                bincount(*words)
+        runs = next((word for word in words if word.startswith("runs=")), "runs=runs")
+        return (Path(runs.removeprefix("runs=")) / "latest").resolve()
+
+    return crashing
+
+
+def _crashing(step: Any, call: int) -> Any:
+    calls = 0
+
+    def wrapped(module: CountModule, batch: dict[str, Any], batch_index: int) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise Crash
+        return step(module, batch, batch_index)
+
+    return wrapped
+
+
+# --- the same layout ----------------------------------------------------------------------------------
+
+CRASHES = {
+    "at the first step": [{"step": 1}],
+    "within the first epoch": [{"step": 6}],
+    "in the first validation": [{"validation": 1}],
+    "at the second epoch's start": [{"step": 9}],
+    "twice in the second epoch": [{"step": 13}, {"step": 3}],
+    "in the last validation": [{"validation": 5}],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The run with these words that is never stopped; made once."""
+    runs: dict[tuple[str, ...], Path] = {}
+
+    def whole(*words: str) -> Path:
+        if words not in runs:
+            top = tmp_path_factory.mktemp("whole")
+            runs[words] = bincount(f"data.root={small_data}", *QUICK, *words, f"runs={top}")
+        return runs[words]
+
+    return whole
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_run_ends_as_if_never_stopped(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path], crash: str
+) -> None:
+    resume: list[str] = []
+    for moment in CRASHES[crash]:
+        crashing(data, *QUICK, *resume, **moment)
+        resume = ["resume=latest"]
+    assert differences(whole(), bincount(data, *QUICK, *resume)) == []
+
+
+@pytest.mark.parametrize("scheduler", ["step", "restarts", "plateau"])
+def test_under_every_schedule_too(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path], scheduler: str
+) -> None:
+    # A plateau that is impatient: each epoch that is no better counts.
+    words = [f"scheduler={scheduler}", *(["scheduler.patience=0"] if scheduler == "plateau" else [])]
+    crashing(data, *QUICK, *words, validation=3)
+    crashing("resume=latest", step=5)
+    folder = bincount("resume=latest")
+    assert differences(whole(*words), folder) == []
+
+
+def test_up_to_a_number_of_steps_too(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path]
+) -> None:
+    words = ["trainer.max_steps=19"]
+    crashing(data, *QUICK, *words, step=17)  # resumed at the second epoch's end
+    crashing("resume=latest", step=2)
+    assert differences(whole(*words), bincount("resume=latest")) == []
+
+
+@pytest.mark.parametrize("steps", [8, 16])
+def test_an_epoch_that_was_not_validated_is_validated_first(
+    data: str,
+    whole: Callable[..., Path],
+    crashing: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+) -> None:
+    """Whoever asks Lightning to save may do so after an epoch's last step, or within its validation."""
+    start = CountModule.on_validation_start
+
+    def saving(module: CountModule) -> None:
+        if module.trainer.global_step == steps:
+            module.trainer.save_checkpoint(Path(module.trainer.default_root_dir) / run.LAST)
+        start(module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CountModule, "on_validation_start", saving)
+        folder = crashing(data, *QUICK, validation=steps // 4)
+    assert read(folder / run.LAST)["global_step"] == steps
+    assert differences(whole(), bincount("resume=latest")) == []
+
+
+# --- another layout -----------------------------------------------------------------------------------
+
+
+def test_an_epoch_that_changes_its_batches_takes_each_photo_once(
+    data: str, crashing: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, list[int]]] = []
+    step = CountModule.training_step
+
+    def noting(module: CountModule, batch: dict[str, Any], batch_index: int) -> Any:
+        seen.append((module.global_step, batch["row"].tolist()))
+        return step(module, batch, batch_index)
+
+    monkeypatch.setattr(CountModule, "training_step", noting)
+    every = "trainer.checkpoint_every=1"
+    crashing(data, *QUICK, every, "trainer.max_epochs=2", step=4)  # 3 steps of 8 photos
+    crashing("resume=latest", "data.batch_size=5", step=3)  # 2 steps of 5
+    crashing("resume=latest", "data.batch_size=3", "data.workers=2", step=5)  # 4 steps of 3, 22 photos left
+    folder = bincount("resume=latest", "data.batch_size=10", "data.workers=0")  # 2 steps of 10, 2 left
+
+    steps = {number: rows for number, rows in seen}  # of a step that was begun twice the second time counts
+    assert [len(rows) for rows in steps.values()] == [8] * 3 + [5] * 2 + [3] * 4 + [10] * 2 + [10] * 6
+    for epoch in (range(11), range(11, 17)):
+        photos = Counter(row for number in epoch for row in steps[number])
+        assert set(photos.values()) == {1}
+        assert 68 - len(photos) < 10
+    end = read(folder / run.LAST)
+    assert (end["global_step"], end["epoch"]) == (17, 2)
+    assert [row["step"] for row in rows(folder) if row["val/loss"]] == ["10", "16"]
+    # The schedule, a cosine, came to its end.
+    assert end["lr_schedulers"][0]["_last_lr"][0] == pytest.approx(0.01 * 0.01, rel=0.2)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_epoch_of_which_too_little_is_left_is_ended(data: str, crashing: Callable[..., Path]) -> None:
+    crashing(data, *QUICK, "trainer.checkpoint_every=1", "trainer.max_epochs=2", step=8)  # 12 are left
+    folder = bincount("resume=latest", "data.batch_size=20")
+    assert read(folder / run.LAST)["global_step"] == 7 + 3
+    assert [row["step"] for row in rows(folder) if row["val/loss"]] == ["6", "9"]
+
+
+# --- what is refused ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(data: str, crashing: Callable[..., Path]) -> Path:
+    """A run that stopped after its first epoch and three steps."""
+    return crashing(data, *QUICK, "trainer.checkpoint_every=1", step=12)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What the command says that goes on with ``stopped`` and must not."""
+    capsys.readouterr()
+    assert cli.main(["train", "resume=latest", *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    return told.removeprefix("bincount: ").strip()
+
+
+def test_what_would_not_be_the_same_run_is_refused(
+    stopped: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    kept = (stopped / "config.yaml").read_bytes()
+    for word, told in {
+        "optimizer.lr=0.5": f"optimizer.lr=0.5: resume goes on with the optimizer of {stopped}",
+        "model.freeze=true": f"model.freeze=True: resume goes on with the model of {stopped}",
+        "objective.label_smoothing=0.2": f"objective.label_smoothing=0.2: resume goes on with the obj",
+        "seed=1": "seed=1: the run stopped within epoch 2, which began with seed=0: finish the epoch with that",
+        "data.fraction=0.5": "data.fraction=0.5: the run stopped within epoch 2, which began with data.fract",
+        "trainer.max_epochs=0": "trainer.max_epochs=0: must be 1 or above",
+    }.items():
+        assert refused(capsys, word).startswith(told)
+    assert (stopped / "config.yaml").read_bytes() == kept
+
+
+def test_another_data_set_is_refused(
+    stopped: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["source.photos=96", "source.width=48", "source.height=48", "seed=5", "workers=0"]
+    assert cli.main(["prepare", *words, f"out={tmp_path / 'other'}"]) == 0
+    told = refused(capsys, f"data.root={tmp_path / 'other'}")
+    assert told == (
+        f"{tmp_path / 'other'}: the data set was prepared anew since the run stopped: start a new run"
+    )
+
+
+def test_a_configuration_that_was_edited_by_hand_is_refused(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stopped / "config.yaml"
+    path.write_text(path.read_text().replace("label_smoothing: 0.0", "label_smoothing: 0.3"))
+    told = "objective.label_smoothing=0.3: the run was trained with 0.0: start a new run"
+    assert refused(capsys) == told
+
+
+def test_fewer_epochs_than_are_done_are_refused(
+    data: str, crashing: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    crashing(data, *QUICK, step=20)
+    assert refused(capsys, "trainer.max_epochs=1") == "trainer.max_epochs=1: the run has done 2 already"
+
+
+def test_at_an_epochs_start_seed_and_fraction_may_change(data: str, crashing: Callable[..., Path]) -> None:
+    crashing(data, *QUICK, "trainer.checkpoint_every=null", step=9)
+    folder = bincount("resume=latest", "seed=1", "data.fraction=0.5", "trainer.max_epochs=2")
+    assert read(folder / run.LAST)["global_step"] == 8 + 4
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------
+
+
+def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(stopped: Path, whole: Callable[..., Path]) -> None:
+    os.truncate(stopped / run.LAST, 5000)
+    folder = bincount("resume=latest", "trainer.checkpoint_every=3")
+    assert differences(whole(), folder) == []
+    told = (folder / "log.txt").read_text()
+    assert told.count("it is torn: put aside as damaged.ckpt, to go on from the checkpoint before it") == 1
+    assert f"going on from {stopped / run.PREVIOUS}" in told
+
+
+def test_on_a_full_disk_training_goes_on_and_the_command_fails_at_its_end(
+    data: str, whole: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BINCOUNT_RUN_ID", "full")
+    folder = Path("runs/default/full").resolve()
+    with small_disk(folder / "checkpoints", "700k"):  # for two checkpoints of three
+        assert cli.main(["train", data, *QUICK]) == 1
+        told = capsys.readouterr().err
+        assert told.endswith("No space left on device: make room and resume the run\n")
+        assert told.count("\n") == 1
+        assert "epoch 3 of 3" in (folder / "log.txt").read_text()
+        for path in list((folder / "checkpoints").iterdir()):
+            assert read(path)
+            shutil.copy(path, folder)
+    for path in folder.glob("*.ckpt"):
+        path.rename(folder / "checkpoints" / path.name)
+    assert differences(whole(), bincount("resume=full")) == []
+
+
+def test_where_the_checkpoints_are_gone_the_copy_is_taken(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = crashing(data, *QUICK, "trainer.checkpoint_copy=elsewhere", step=21)
+    copy = tmp_path / "elsewhere/default" / folder.name
+    wait_until((copy / run.BEST).exists)
+    wait_until(lambda: (copy / run.LAST).exists() and read(copy / run.LAST)["global_step"] >= 9)
+    shutil.rmtree(folder / "checkpoints")
+    os.chdir("/")  # the address was made absolute
+    again = bincount(f"resume={folder}")
+    assert f"bringing the checkpoints from {copy}" in (again / "log.txt").read_text()
+    assert differences(whole(), again) == []
+    for name in (run.LAST, run.BEST):
+        assert (copy / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_a_copy_that_cannot_be_written_is_told_before_training(
+    data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["train", data, *QUICK, "trainer.checkpoint_copy=file"]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("bincount: trainer.checkpoint_copy: ")
+    assert told.err.count("\n") == 1
+    assert "epoch" not in told.out

@@ -38,7 +38,8 @@ WRITTEN = {"index.json", "index.parquet", "skipped.csv", "tables", *SPLITS, UNLA
 #: Keys that say how the work is done, and change nothing of what comes out.
 HOW = {"out", "workers", "part", "merge", "overwrite"}
 
-CATALOGUE = "catalogue"
+#: Pieces of which there is but one: the records that there are, and the photos with their places.
+RECORDS, CATALOGUE = "records", "catalogue"
 
 
 def prepare(config: PrepareConfig) -> None:
@@ -161,10 +162,18 @@ def _make_tables(draft: Unfinished, origin: Origin, first: float) -> list[Skippe
     """Write the tables, where there are records; gives what was left out."""
     if origin.records is None:
         return []
-    skipped: list[Skipped] = []
-    named = catalogue.usable_names(origin.record_names(), skipped)
+    if not draft.has(RECORDS):
+        # Noted before any is read: a part is a stretch of this list, also when records are added meanwhile.
+        left_out: list[Skipped] = []
+        named = catalogue.usable_names(origin.record_names(), left_out)
+        rows = pa.table(
+            {"id": pa.array(list(named), pa.string()), "name": pa.array(named.values(), pa.string())}
+        )
+        draft.finish(RECORDS, Piece(rows, left_out))
+    (listed,) = draft.read([RECORDS])
+    named = dict(zip(listed.rows["id"].to_pylist(), listed.rows["name"].to_pylist(), strict=True))
     pieces = write_tables(draft, origin.records, named, first)
-    return skipped + [each for piece in draft.read(pieces) for each in piece.skipped]
+    return [*listed.skipped, *(each for piece in draft.read(pieces) for each in piece.skipped)]
 
 
 def _make_catalogue(draft: Unfinished, origin: Origin | None, config: PrepareConfig, first: float) -> None:

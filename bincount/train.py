@@ -171,16 +171,15 @@ def fit(config: TrainConfig, folder: Path) -> None:
         CounterFacts(_facts(config, index)),
         EpochLines(),
     ]
-    copies = _copies(config, folder)
     device = "cuda" if config.launcher.accelerator == "gpu" else "cpu"
-    checkpoints = SealedIO(device, copies.put) if copies else SealedIO(device)
-    with _lightning_quiet():
+    with _lightning_quiet(), _copies(config, folder) or contextlib.nullcontext() as copies:
+        checkpoints = SealedIO(device, copies.put if copies else None)
         trainer = L.Trainer(
             accelerator=config.launcher.accelerator,
             devices=config.launcher.devices,
             num_nodes=config.launcher.nodes,
-            # Searching takes 0.1 ms a step, and keeps DDP from laying out its buckets anew after the first step:
-            # three ranks and more sum in an order that hangs on it, and a resumed run would sum otherwise.
+            # Searching takes 0.1 ms a step, and keeps DDP from laying out its buckets anew after the first
+            # step: three ranks and more sum in an order that hangs on it, and a resumed run would differ.
             strategy="ddp_find_unused_parameters_true" if config.launcher.devices > 1 else "auto",
             precision=_precision(config.launcher),
             max_epochs=config.trainer.max_epochs,
@@ -200,9 +199,7 @@ def fit(config: TrainConfig, folder: Path) -> None:
         )
         module.to(memory_format=torch.channels_last)
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    checkpoints.finish()
-    if copies is not None:
-        copies.finish()
+        checkpoints.finish()
 
 
 def _resume_from(config: TrainConfig, folder: Path) -> Path | None:

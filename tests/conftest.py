@@ -159,6 +159,7 @@ class Answering(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the client's delayed ACK of its headers
     server: Answering
 
     def respond(self) -> None:

@@ -27,11 +27,11 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
     "at the last photo": (ShardWriter, "write", 12),
     **{f"before {what} is written": (Folder, "write", n) for what, n in WRITTEN.items()},
     **{f"when {what} gets its name": (os, "replace", WRITTEN[what]) for what in ("shard", "note", "index")},
-    "before the notes are taken away": (Folder, "delete", 1),
-    "amid the notes": (Path, "unlink", 16),
+    "before the notes are taken away": (Folder, "delete", 3),
+    "amid the notes": (Path, "unlink", 17),
     "before the folder gets its name": (Path, "rename", 1),
     "between the renames": (Path, "rename", 2),
-    "before the last note is taken away": (Folder, "delete", 2),
+    "before the last note is taken away": (Folder, "delete", 4),
 }
 
 #: Moments at which a new data set has its name already.

@@ -28,7 +28,7 @@ from bincount.training import ranks
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: ``seconds`` after the ``number``-th time that rank 0 begins ``what`` (a word of EVENTS)."""
+    """When to kill: ``seconds`` after rank 0 begins ``what`` (one of EVENTS) for the ``number``-th time."""
 
     what: str
     number: int
@@ -53,9 +53,11 @@ EVENTS: dict[str, tuple[Any, str]] = {
 def train_killed(words: list[str], moment: Moment | None = None) -> None:
     """Do what `bincount train` does without evaluating at the end. Raises Killed if the moment came."""
     config = compose.typed("train", compose.compose("train", words))
-    with _replaced(ranks, "start", lambda devices, module, folder: _forked(devices, folder, moment)):
-        with _replaced(train, "_evaluate", lambda *_: None):
-            train.train(config)
+    with (
+        _replaced(ranks, "start", lambda devices, module, folder: _forked(devices, folder, moment)),
+        _replaced(train, "_evaluate", lambda *_: None),
+    ):
+        train.train(config)
 
 
 def _forked(devices: int, folder: Path, moment: Moment | None) -> None:

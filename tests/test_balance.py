@@ -59,7 +59,7 @@ def test_repeated_photos_come_as_often_as_planned_and_are_whole(skewed: Index, w
     assert trainer.global_step == 0
 
 
-def test_weights_come_with_the_batches_of_training_and_not_of_validation(tmp_path: Path) -> None:
+def test_weights_come_with_the_batches_of_training(tmp_path: Path) -> None:
     index = write_data(tmp_path, {f"{n:05d}": 5 if n % 8 == 4 else 2 for n in range(24)})
     bins, _ = data_module(index, balance="weights")
     for batch in bins.train_dataloader():

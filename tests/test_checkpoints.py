@@ -1,15 +1,10 @@
 """Checkpoint files: whole or known not to be, whatever happens to the machine; and their copies."""
 
-import contextlib
 import logging
 import math
 import os
-import shutil
 import signal
-import subprocess
-import time
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +14,9 @@ import torch
 from conftest import Bucket
 from hypothesis import given
 from hypothesis import strategies as st
-from making import small_disk, wait_until
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
+from trouble import small_disk, wait_until
 
 from bincount import run
 from bincount.errors import BincountError

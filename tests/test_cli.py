@@ -74,7 +74,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["train", "data.root=nowhere"],
             "data.root=nowhere: there is no such folder: make it with `bincount prepare`",
         ),
-        (["train", "data.root=s3://bucket/bins"], "s3://bucket/bins is not a folder"),
+        (["train", "data.root=ftp://bucket/bins"], "ftp://bucket/bins is no address"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

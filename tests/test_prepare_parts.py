@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -69,7 +68,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 # --- joined -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [*permutations((1, 2, 3))][::2])
+@pytest.mark.parametrize("order", [(3, 1, 2), (2, 3, 1)])
 def test_parts_in_any_order_joined_equal_one_run(
     place: Place, words: list[str], at_once: dict[str, bytes], order: tuple[int, ...]
 ) -> None:
@@ -118,8 +117,8 @@ def test_one_part_of_one_is_all(place: Place, words: list[str], at_once: dict[st
 def test_more_parts_than_shards_leave_some_with_nothing_to_do(
     tmp_path: Path, words: list[str], at_once: dict[str, bytes]
 ) -> None:
-    for part in range(12, 0, -1):
-        assert prepare(tmp_path / "out", *words, f"part={part}/12") == 0
+    for part in range(11, 0, -1):
+        assert prepare(tmp_path / "out", *words, f"part={part}/11") == 0
     assert prepare(tmp_path / "out", *words, "merge=true") == 0
     assert contents(tmp_path / "out") == at_once
 

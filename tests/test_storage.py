@@ -130,8 +130,10 @@ def test_every_printable_name_comes_back_from_a_list(lasting: Store, name: str) 
 def test_every_range_is_what_slicing_gives(lasting: Store, content: bytes, offset: int, length: int) -> None:
     lasting.write("sliced", content)
     wanted = Range("sliced", offset, length)
-    assert lasting.read_range(*wanted) == content[offset : offset + length]
-    assert list(lasting.read_ranges([wanted])) == [content[offset : offset + length]]
+    with pytest.MonkeyPatch.context() as once:
+        once.setattr(objects, "TRIES", 1)
+        assert lasting.read_range(*wanted) == content[offset : offset + length]
+        assert list(lasting.read_ranges([wanted])) == [content[offset : offset + length]]
 
 
 @pytest.mark.parametrize("offset", [99_990, 100_000, 300_000])

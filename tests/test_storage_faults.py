@@ -465,6 +465,21 @@ def test_a_delete_that_is_denied_for_one_key_is_told_at_once(answered: Callable[
     assert len(server.asked) == 1
 
 
+def test_a_delete_of_what_is_gone_is_fine_whatever_the_server_says(answered: Callable[..., Any]) -> None:
+    store, server = answered(404, "<Error><Code>NoSuchKey</Code></Error>")
+    store.delete(["a", "b"])
+    assert len(server.asked) == 1
+
+
+def test_a_list_that_never_ends_is_given_up(answered: Callable[..., Any]) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>"
+    page = listing(*(f"photos/{n}" for n in range(1_000))).replace("<IsTruncated>false</IsTruncated>", more)
+    store, server = answered(200, page)
+    told = refusal(lambda: store.names(), BincountError)
+    assert told == "s3://bucket/photos: its list of objects goes round in circles"
+    assert 2 <= len(server.asked) <= 5
+
+
 @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidToken"])
 @pytest.mark.parametrize("action", ["read", "names", "held", "write", "delete"])
 def test_a_token_that_has_expired_is_told_at_once(

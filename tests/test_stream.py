@@ -200,7 +200,7 @@ def data_module(index: Index, **changed: Any) -> tuple[BinData, SimpleNamespace]
     bins = BinData(
         index, config.Data(root=str(Path(index.store.address)), **{**keys, **changed}, augment=still), seed=1
     )
-    trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0)
+    trainer = SimpleNamespace(world_size=1, global_rank=0, global_step=0, current_epoch=0)
     bins.trainer = trainer  # type: ignore[assignment]
     return bins, trainer
 

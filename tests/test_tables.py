@@ -165,7 +165,7 @@ names = st.tuples(ids, st.sampled_from([".json", ".JSON", ".txt"])).map("".join)
 folders = st.dictionaries(names, st.sampled_from([*GOOD, *BAD, None]), min_size=1, max_size=9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(folders, st.integers(1, 5))
 def test_every_record_ends_in_the_tables_or_is_listed(
     folder: dict[str, bytes | None], records_per_part: int
@@ -469,3 +469,17 @@ def test_real_records_in_parts_equal_those_in_one(
     assert len(parts(tmp_path / "out")) == 22
     for name in TABLES:
         assert table(tmp_path / "out", name).equals(table(real, name))
+
+
+def test_records_that_come_while_a_draft_is_half_made_are_neither_mixed_in_nor_counted_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "RECORDS_PER_PART", 2)
+    write_records(tmp_path / "records", {"1": 1, "2": 2, "3": 3, "4": 4})
+    words = ["source=folder", "source.images=null", f"source.metadata={tmp_path}/records"]
+    with monkeypatch.context() as failing:
+        failing.setattr(tables, "_piece", lambda number: {0: "tables/part-000000"}[number])
+        assert prepare(tmp_path / "out", *words) == 1
+    write_records(tmp_path / "records", {"0": 5})
+    assert prepare(tmp_path / "out", *words) == 0
+    assert pq.read_table(tmp_path / "out/tables/bins")["id"].to_pylist() == ["1", "2", "3", "4"]

@@ -128,7 +128,7 @@ def shrink(photo: Pixels, shortest_side: int | None) -> Pixels:
     pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
     small = np.empty((*size, 3), dtype=np.uint8)
     room = torch.from_numpy(small).permute(2, 0, 1)[None]
-    # Bicubic over all pixels that are merged, as Pillow does it; F.interpolate(mode="bicubic", antialias=True).
+    # Over all pixels that are merged, as Pillow does it: F.interpolate(mode="bicubic", antialias=True).
     torch.ops.aten._upsample_bicubic2d_aa.out(pixels, size, False, None, None, out=room)
     return small
 

@@ -1,9 +1,9 @@
 """A data set that is being made: which of its pieces are whole.
 
-A piece is a part of the tables, the catalogue, or a shard. Once it lies in the draft, a note of it
-``.prepare/<piece>.parquet`` tells so, with its rows and what it left out. A killed `prepare` goes on with the
-pieces that are missing, and several machines can make pieces of one draft. Every piece has the same bytes
-whoever makes it, so nobody has to wait for anybody.
+A piece is the list of records, a part of the tables, the catalogue, or a shard. Once it lies in the draft, a
+note of it ``.prepare/<piece>.parquet`` tells so, with its rows and what it left out. A killed `prepare` goes
+on with the pieces that are missing, and several machines can make pieces of one draft. Every piece has the
+same bytes whoever makes it, so nobody has to wait for anybody.
 """
 
 import json

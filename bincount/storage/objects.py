@@ -1,6 +1,7 @@
 """Objects in S3, or in memory, as a store. obstore talks; what went wrong is told, and tried again, here."""
 
 import contextlib
+import os
 import random
 import re
 import time
@@ -125,6 +126,17 @@ def _raise_what_stays(place: str, root: str, error: Exception) -> None:
         raise BadInput(f"{place}: {_what_failed(error)}") from None
 
 
+def _aws_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+
+
+def _reopened(address: str, environment: dict[str, str]) -> Store:
+    for name in _aws_environment().keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    return storage.open_store(address)
+
+
 class Objects(Store):
     """Objects below ``prefix`` of an obstore store that people call ``root``.
 
@@ -136,8 +148,9 @@ class Objects(Store):
         self.address = f"{root}/{prefix}" if prefix else root
 
     def __reduce__(self) -> Any:
-        # For another process, which opens its own: connections and threads cannot go along.
-        return storage.open_store, (self.address,)
+        # For another process, which opens its own: connections and threads cannot go along. Its environment
+        # may be of an earlier time: a fork server keeps that in which it was started.
+        return _reopened, (self.address, _aws_environment())
 
     def below(self, folder: str) -> "Objects":
         return Objects(self._root, self._opened, self._key(folder).strip("/"), self._sending)

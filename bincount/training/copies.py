@@ -4,6 +4,7 @@ A process of its own does it (`python -m bincount.training.copies`): training do
 its work where training is killed, and its connections never meet the forks of the loaders.
 """
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -40,6 +41,14 @@ class Copies:
             self._settle()
         if self._failure:
             raise BincountError(f"trainer.checkpoint_copy: {self._folder} is not all copied: {self._failure}")
+
+    def __enter__(self) -> "Copies":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Finish. Where something failed already, that is what people are to be told."""
+        with contextlib.suppress(*[BincountError] if error else []):
+            self.finish()
 
     def fetch(self) -> None:
         """Bring the checkpoints that there are from the copy. Raises BincountError."""

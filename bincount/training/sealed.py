@@ -97,7 +97,7 @@ class SealedIO(CheckpointIO):
     ``device`` is what collectives take tensors from. ``written`` is called with the path of each file saved.
     """
 
-    def __init__(self, device: str = "cpu", written: Callable[[Path], None] = lambda path: None):
+    def __init__(self, device: str = "cpu", written: Callable[[Path], None] | None = None):
         self._device, self._written = torch.device(device), written
         self._unsaved: dict[Path, str] = {}
 
@@ -113,7 +113,8 @@ class SealedIO(CheckpointIO):
             log.error("%s; training goes on, the checkpoints before it are whole", reason)
         else:
             self._unsaved.pop(place, None)
-            self._written(place)
+            if self._written is not None:
+                self._written(place)
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None

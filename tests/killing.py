@@ -4,6 +4,7 @@ The ranks are forks of this process: they import nothing anew, so a start takes 
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -11,7 +12,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Moment:
         return f"{1000 * self.seconds:.0f} ms into {self.what} {self.number}"
 
 
+FIT = train.fit
+
+
 class Killed(Exception):
     """The ranks were killed at the moment."""
 
@@ -55,6 +59,7 @@ def train_killed(words: list[str], moment: Moment | None = None) -> None:
     config = compose.typed("train", compose.compose("train", words))
     with (
         _replaced(ranks, "start", lambda devices, module, folder: _forked(devices, folder, moment)),
+        _replaced(train, "fit", lambda config, folder: _forked(1, folder, moment)),
         _replaced(train, "_evaluate", lambda *_: None),
     ):
         train.train(config)
@@ -65,12 +70,13 @@ def _forked(devices: int, folder: Path, moment: Moment | None) -> None:
         port = server.getsockname()[1]
     told, tell = os.pipe()
     pids: list[int] = []
+    start = time.time_ns()
     for rank in range(devices):
         pid = os.fork()
         if pid == 0:
             os.close(told)
             os.setpgid(0, pids[0] if pids else 0)
-            _be(rank, devices, port, folder, tell)
+            _be(rank, devices, port, folder, tell, start)
         os.setpgid(pid, pids[0] if pids else pid)
         pids.append(pid)
     os.close(tell)
@@ -85,23 +91,26 @@ def _forked(devices: int, folder: Path, moment: Moment | None) -> None:
         raise RuntimeError(f"the ranks ended with {codes}")
 
 
-def _be(rank: int, devices: int, port: int, folder: Path, tell: int) -> None:
+def _be(rank: int, devices: int, port: int, folder: Path, tell: int, start: int) -> None:
     """What a rank does, set up as torchrun would."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "GROUP_RANK": "0",
-        "WORLD_SIZE": str(devices),
-        "LOCAL_WORLD_SIZE": str(devices),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "forked",
-    }
+    os.environ["RANK"] = str(rank)
+    if devices > 1:
+        os.environ |= {
+            "LOCAL_RANK": str(rank),
+            "GROUP_RANK": "0",
+            "WORLD_SIZE": str(devices),
+            "LOCAL_WORLD_SIZE": str(devices),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "TORCHELASTIC_RUN_ID": "forked",
+        }
     code = 1
     try:
+        train.fit = FIT
         if rank == 0:
             for what, (owner, name) in EVENTS.items():
                 setattr(owner, name, _telling(getattr(owner, name), what, tell))
+        CountModule.training_step = _noting(CountModule.training_step, folder / f"rows-{rank}.txt", start)
         train.rank(folder)
         code = 0
     except BaseException:
@@ -109,6 +118,17 @@ def _be(rank: int, devices: int, port: int, folder: Path, tell: int) -> None:
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def _noting(step: Any, path: Path, start: int) -> Any:
+    """Write when the ranks were started, the global step, and the rows of its photos: a line each step."""
+
+    def noted(module: CountModule, batch: dict[str, Any], batch_index: int) -> Any:
+        with path.open("a") as file:
+            print(start, module.global_step, *batch["row"].tolist(), file=file)
+        return step(module, batch, batch_index)
+
+    return noted
 
 
 def _telling(function: Callable[..., Any], what: str, tell: int) -> Callable[..., Any]:
@@ -191,6 +211,18 @@ def _unlike(one: Any, other: Any, at: str) -> list[str]:
     return [] if one == other else [f"{at}: {one} and {other}"]
 
 
+def rows_of_steps(folder: Path) -> dict[int, list[list[int]]]:
+    """The rows that each step of a run took, for each of its ranks; of steps done twice, the second time."""
+    found: dict[int, tuple[int, list[list[int]]]] = {}
+    for path in sorted(folder.glob("rows-*.txt")):
+        for line in path.read_text().splitlines():
+            start, step, *rows = map(int, line.split())
+            before, of_ranks = found.get(step, (start, []))
+            if start >= before:
+                found[step] = start, [*(of_ranks if start == before else []), rows]
+    return {step: of_ranks for step, (_, of_ranks) in sorted(found.items())}
+
+
 def random_moment(chance: random.Random) -> Moment:
     """A moment of training, mostly a step, at which a run of RUN may be killed; some are too late for it."""
     what = chance.choice(["step", "step", "step", "saving", "validation"])
@@ -199,19 +231,47 @@ def random_moment(chance: random.Random) -> Moment:
     )
 
 
-def kill_until_done(words: list[str], moments: Iterator[Moment]) -> tuple[Path, list[Moment]]:
-    """Train, killed at one moment after the other, until it is done; gives the run and the kills."""
-    kills: list[Moment] = []
-    resume: list[str] = []
-    for moment in moments:
+def kill_until_done(
+    words: list[str], runs: Path, starts: Iterable[tuple[list[str], Moment]]
+) -> tuple[Path, list[str]]:
+    """Train, start after start with more words and killed at a moment, until it is done.
+
+    Gives the run's folder, and the moments that came before it was done.
+    """
+    kills: list[str] = []
+    resume = [f"runs={runs}"]
+    for more, moment in starts:
         try:
-            train_killed([*words, *resume], moment)
+            train_killed([*(resume if kills else [*words, *resume]), *more], moment)
         except Killed:
-            kills.append(moment)
+            kills.append(str(moment))
         else:
             break
-        resume = ["resume=latest"]
+        resume = [f"runs={runs}", "resume=latest"]
     else:
-        train_killed([*words, *resume])
-    runs = next(word.removeprefix("runs=") for word in words if word.startswith("runs="))
-    return (Path(runs) / "latest").resolve(), kills
+        train_killed(resume)
+    return (runs / "latest").resolve(), kills
+
+
+def main(data: str, top: str) -> None:
+    """Do the jobs that are read from standard input, and write what came of each to standard output, as JSON.
+
+    A job is ``{"name", "words", "starts": [[more words, [what, number, seconds]], ...], "compare"}``; with
+    ``compare`` its end is compared with a run of the same words that is not stopped.
+    """
+    register()
+    results = sys.stdout
+    sys.stdout = sys.stderr
+    for job in json.load(sys.stdin):
+        words = [f"data.root={data}", *RUN, *job["words"]]
+        starts = [(more, Moment(*moment)) for more, moment in job["starts"]]
+        folder, kills = kill_until_done(words, Path(top) / job["name"], starts)
+        result = {"name": job["name"], "run": str(folder), "kills": kills}
+        if job["compare"]:
+            train_killed([*words, f"runs={top}/{job['name']}-whole"])
+            result["differences"] = differences((Path(top) / f"{job['name']}-whole/latest").resolve(), folder)
+        print(json.dumps(result), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,11 +1,16 @@
 """Resumed runs: the same weights as without a stop, each photo of an epoch once, and what is refused."""
 
 import csv
+import json
 import logging
 import os
+import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +104,9 @@ CRASHES = {
 }
 
 
+SLOW = {"within the first epoch", "at the second epoch's start", "in the last validation"}
+
+
 @pytest.fixture(scope="module")
 def whole(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The run with these words that is never stopped; made once."""
@@ -113,7 +121,9 @@ def whole(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return whole
 
 
-@pytest.mark.parametrize("crash", CRASHES)
+@pytest.mark.parametrize(
+    "crash", [pytest.param(crash, marks=pytest.mark.slow if crash in SLOW else ()) for crash in CRASHES]
+)
 def test_a_run_ends_as_if_never_stopped(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path], crash: str
 ) -> None:
@@ -124,7 +134,14 @@ def test_a_run_ends_as_if_never_stopped(
     assert differences(whole(), bincount(data, *QUICK, *resume)) == []
 
 
-@pytest.mark.parametrize("scheduler", ["step", "restarts", "plateau"])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "plateau",
+        pytest.param("step", marks=pytest.mark.slow),
+        pytest.param("restarts", marks=pytest.mark.slow),
+    ],
+)
 def test_under_every_schedule_too(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path], scheduler: str
 ) -> None:
@@ -145,7 +162,7 @@ def test_up_to_a_number_of_steps_too(
     assert differences(whole(*words), bincount("resume=latest")) == []
 
 
-@pytest.mark.parametrize("steps", [8, 16])
+@pytest.mark.parametrize("steps", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_an_epoch_that_was_not_validated_is_validated_first(
     data: str,
     whole: Callable[..., Path],
@@ -338,3 +355,82 @@ def test_a_copy_that_cannot_be_written_is_told_before_training(
     assert told.err.startswith("bincount: trainer.checkpoint_copy: ")
     assert told.err.count("\n") == 1
     assert "epoch" not in told.out
+
+
+# --- ranks and workers that are killed ----------------------------------------------------------------
+
+
+def steps_at(seed: int, number: int) -> list[Any]:
+    """Starts that are killed within a random step each, of the first nine."""
+    chance = random.Random(seed)
+    return [[[], ["step", chance.randint(1, 9), chance.random() / 20]] for _ in range(number)]
+
+
+JOBS: dict[str, dict[str, Any]] = {
+    "steps": {"starts": steps_at(seed=1, number=5)},
+    "saving": {
+        "words": ["model.name=resnet18", "trainer.max_epochs=2"],
+        "starts": [[[], ["saving", 2, 0.05]], [[], ["saving", 2, 0.2]], [[], ["saving", 1, 0.4]]],
+    },
+    "validation": {"starts": [[[], ["validation", 1]], [[], ["validation", 3, 0.01]]]},
+    "plateau": {
+        "words": ["scheduler=plateau", "scheduler.patience=0"],
+        "starts": [[[], ["validation", 2]], [[], ["step", 12]]],
+    },
+    "three-ranks": {"words": ["launcher.devices=3"], "starts": [[[], ["step", 6]]]},
+    "layouts": {
+        "words": ["trainer.max_epochs=2", "trainer.checkpoint_every=1"],
+        "starts": [
+            [[], ["step", 4]],
+            [["launcher.devices=1", "data.workers=1", "data.batch_size=5"], ["step", 5]],
+            [["launcher.devices=2", "data.workers=0", "data.batch_size=3"], ["step", 3]],
+            [["data.workers=2", "data.batch_size=2"], ["step", 3]],
+        ],
+        "compare": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def killed(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What came of JOBS, done by a process that has imported everything once."""
+    jobs = [{"name": name, "words": [], "compare": True, **job} for name, job in JOBS.items()]
+    done = subprocess.run(
+        [sys.executable, killing.__file__, str(small_data), str(tmp_path_factory.mktemp("killed"))],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+        input=json.dumps(jobs),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    return {result["name"]: result for result in results}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "layouts"])
+def test_two_ranks_with_workers_killed_end_as_if_never_stopped(
+    killed: dict[str, dict[str, Any]], job: str
+) -> None:
+    assert len(killed[job]["kills"]) == len(JOBS[job]["starts"])
+    assert killed[job]["differences"] == []
+
+
+@pytest.mark.slow
+def test_an_epoch_that_changes_its_ranks_and_workers_takes_each_photo_once(
+    killed: dict[str, dict[str, Any]],
+) -> None:
+    folder = Path(killed["layouts"]["run"])
+    assert len(killed["layouts"]["kills"]) == 4
+    steps = killing.rows_of_steps(folder)
+    sizes = [[len(photos) for photos in of_ranks] for of_ranks in steps.values()]
+    layouts = [size for size, _ in groupby(sizes)]
+    assert layouts == [[4, 4], [5], [3, 3], [2, 2]]
+    done = sizes.index([2, 2])
+    first = done + (68 - sum(map(sum, sizes[:done]))) // 4
+    assert len(sizes) == first + 68 // 4
+    for epoch in (range(first), range(first, len(sizes))):
+        photos = Counter(row for step in epoch for of_rank in steps[step] for row in of_rank)
+        assert set(photos.values()) == {1}
+        assert 68 - len(photos) < 4
+    assert [row["step"] for row in rows(folder) if row["val/loss"]] == [str(first - 1), str(len(sizes) - 1)]

@@ -296,9 +296,9 @@ def test_tables_killed_at_any_step_go_on_and_end_the_same(
     subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parent)
     killed = sorted(path.name for path in folder.iterdir())
     steps = Counter(name.partition("-")[0] for name in killed)
-    # Three parts with two files and a note each, before and after them the arguments and skipped.csv; each
-    # step once more than it is taken.
-    assert steps == {"os.replace": 12, "Folder.delete": 3, "Path.rename": 2}
+    # Three parts with two files and a note each, before them the arguments and the list,
+    # after them skipped.csv; each step once more than it is taken.
+    assert steps == {"os.replace": 13, "Folder.delete": 3, "Path.rename": 2}
     for name in killed:
         assert prepare(folder / name / "out", *words(messy)) == (2 if is_last(name, steps) else 0)
         assert contents(folder / name / "out") == uninterrupted

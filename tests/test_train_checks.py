@@ -31,7 +31,7 @@ def complaint(
 
 def test_one_class_only(complaint: Complaint, tmp_path: Path) -> None:
     write_data(tmp_path / "data", {f"{n:05d}": 3 for n in range(20)})
-    assert "every training photo has the count 3, so there is nothing to learn" in complaint("data.root=data")
+    assert "every training photo has the count 3: there is nothing to learn" in complaint("data.root=data")
 
 
 def test_fewer_photos_than_a_batch(complaint: Complaint, small_data: Path) -> None:

@@ -1,5 +1,6 @@
 """A data set as Lightning takes it: loaders that follow the epoch plan, pixels to floats on the device."""
 
+import logging
 import multiprocessing
 from collections.abc import Iterator
 from functools import cached_property, partial
@@ -19,10 +20,13 @@ from bincount.data.index import Index, SplitTable
 from bincount.data.pixels import Augmentation, augment, normalise
 from bincount.data.plan import Layout, Rows, evaluation_plan, pick_fraction, training_plan
 from bincount.data.stream import Batch, EpochStart, PhotoStream
-from bincount.data.unreadable import UnreadablePhotos
+from bincount.data.unreadable import UnreadablePhotos, allowed
+from bincount.errors import BincountError
 from bincount.storage import RangeReader
 from bincount.storage.cache import Cached
 from bincount.storage.pipe import Piped
+
+log = logging.getLogger(__name__)
 
 
 class Position:
@@ -136,6 +140,7 @@ class BinData(L.LightningDataModule):
 
     # Lightning asks anew at each epoch, as epochs may differ in length; the workers stay.
     def train_dataloader(self) -> EpochLoader:
+        self.unreadable.start_epoch()
         return self._train_loader
 
     def val_dataloader(self) -> Any:
@@ -179,7 +184,17 @@ class BinData(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         for photo in batch.pop("unreadable"):
             self.unreadable.add(photo)
+        photos = len(self._training_rows[2]) // self._its_trainer().world_size
+        if len(self.unreadable.of_epoch) > allowed(self._data.max_bad, photos):
+            raise BincountError(
+                f"{len(self.unreadable.of_epoch)} of this epoch's photos cannot be read, more than "
+                f"data.max_bad={self._data.max_bad:g} of {photos:,}: {self.unreadable.summary()}"
+            )
         return batch
+
+    def teardown(self, stage: str) -> None:
+        if told := self.unreadable.summary():
+            log.warning("photos that could not be read were left out: %s", told)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         batch["pixels"] = normalise(batch["pixels"])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from bincount import __version__
-from bincount.errors import BadInput, BincountError, nearest, one_line
+from bincount.errors import BadInput, complaint, exit_code, nearest
 
 #: verb: (what it does, worked commands)
 VERBS = {
@@ -55,22 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failure, 2 for bad input."""
     try:
         _run(list(sys.argv[1:] if argv is None else argv))
-    except BincountError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("BINCOUNT_DEBUG") == "1":
             raise
-        print(f"bincount: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("bincount: stopped by the keyboard", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if os.environ.get("BINCOUNT_DEBUG") == "1":
-            raise
-        print(
-            f"bincount: {type(error).__name__}: {one_line(error)} (BINCOUNT_DEBUG=1 shows where)",
-            file=sys.stderr,
-        )
-        return 1
+        print(f"bincount: {complaint(error)}", file=sys.stderr)
+        return exit_code(error)
     return 0
 
 

@@ -226,10 +226,14 @@ OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy}
 
 @dataclass(kw_only=True)
 class Optimizer:
-    """How weights are changed; ``lr`` is the highest rate of the schedule."""
+    """How weights are changed; ``lr`` is the highest rate of the schedule.
+
+    ``scale``: how it grows with the number of ranks; see ``bincount.model.optimizers.rate_factor``.
+    """
 
     name: str
     lr: float = _above_zero()
+    scale: str = _one_of("none", "linear", "sqrt")
     weight_decay: float = _at_least(0)
 
 
@@ -307,13 +311,18 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
 
 @dataclass(kw_only=True)
 class Launcher:
-    """Where training runs. ``devices``: ranks a node; ``precision``: Lightning's name, or auto."""
+    """Where training runs. ``devices``: ranks a node; ``precision``: Lightning's name, or auto.
+
+    ``stalled_after``: seconds that the others wait for a rank that lives and does not come along.
+    """
 
     name: str
     accelerator: str = _one_of("cpu", "gpu")
     devices: int = _at_least(1)
     nodes: int = _ruled(lambda value: value == 1, "this launcher runs on one node")
     precision: str = _one_of("auto", "32-true", "bf16-mixed", "16-mixed")
+    backend: str = _one_of("auto", "gloo", "nccl", "smddp")
+    stalled_after: float = _above_zero()
 
 
 LAUNCHERS: dict[str, type[Launcher]] = {"local": Launcher, "gpu": Launcher}
@@ -342,16 +351,22 @@ LOGGERS: dict[str, type[Logger]] = {"csv": Logger, "wandb": WandbLogger}
 class Trainer:
     """How long training goes on, and what is kept.
 
-    ``max_steps`` None: no limit. ``checkpoint_every`` (steps) None: only at the end of each epoch.
+    ``max_steps``, ``max_hours`` (since this start) None: no limit. ``stop_after``: epochs in which
+    ``monitor`` got better by no more than ``min_delta``; None: it may.
+    ``checkpoint_every`` (steps) None: only at the end of each epoch.
     ``checkpoint_copy``: a second place for the checkpoints, a folder or s3://bucket/prefix.
     """
 
     max_epochs: int = _at_least(1)
     max_steps: int | None = _at_least(1)
+    max_hours: float | None = _above_zero()
+    stop_after: int | None = _at_least(1)
+    min_delta: float = _at_least(0)
     checkpoint_every: int | None = _at_least(1)
     checkpoint_copy: str | None = _path()
     monitor: str
     clip_gradient: float | None = _above_zero()
+    sync_batchnorm: bool
 
 
 @dataclass(kw_only=True)

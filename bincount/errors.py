@@ -1,6 +1,7 @@
 """The two ways a command ends badly. Both are told to people in one line, without a traceback."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 #: Words that an error lists one by one; of more it names only the nearest.
@@ -22,8 +23,33 @@ class BadInput(BincountError):
     exit_code = 2
 
 
+class Stopped(BincountError):
+    """A signal ended the work (exit code 128 and the signal's number, as shells have it)."""
+
+    def __init__(self, received: signal.Signals, how: str = ""):
+        by = "the keyboard" if received is signal.SIGINT else received.name
+        super().__init__(f"stopped by {by}{how}")
+        self.exit_code = 128 + received
+
+
 class Denied(BadInput):
     """Who asks a store may not do so, or not any more."""
+
+
+def complaint(error: BaseException) -> str:
+    """The one line in which people are told of an error."""
+    if isinstance(error, BincountError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by the keyboard"
+    return f"{type(error).__name__}: {one_line(error)} (BINCOUNT_DEBUG=1 shows where)"
+
+
+def exit_code(error: BaseException) -> int:
+    """What a command ends with that an error ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return error.exit_code if isinstance(error, BincountError) else 1
 
 
 def one_line(error: BaseException) -> str:

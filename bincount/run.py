@@ -26,6 +26,9 @@ BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
 PREVIOUS = Path("checkpoints/previous.ckpt")
 
+#: Marks a record that is for the log alone.
+_TOLD = "bincount_told"
+
 _PACKAGES = (
     "bincount",
     "torch",
@@ -102,8 +105,15 @@ def log_to(folder: Path) -> None:
         before.close()
     file = logging.FileHandler(folder / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    package.addHandler(logging.StreamHandler(sys.stdout))
+    shown = logging.StreamHandler(sys.stdout)
+    shown.addFilter(lambda record: not hasattr(record, _TOLD))
+    package.addHandler(shown)
     package.addHandler(file)
+
+
+def note(line: str) -> None:
+    """Write into the run's log.txt what people are told already."""
+    logging.getLogger("bincount").error("%s", line, extra={_TOLD: True})
 
 
 def environment(now: datetime) -> dict[str, Any]:

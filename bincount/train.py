@@ -7,6 +7,7 @@ configuration in the run folder (`python -m bincount.train RUN_FOLDER`). Then th
 import contextlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,27 +20,32 @@ import torch
 from omegaconf import OmegaConf
 
 from bincount import compose, run, storage
-from bincount.config import EvaluateConfig, EvaluationData, Launcher, Plateau, TrainConfig
+from bincount.config import EvaluateConfig, EvaluationData, Launcher, Optimizer, Plateau, TrainConfig
 from bincount.data.course import Course, check_kept
 from bincount.data.datamodule import BinData, kept_settings
 from bincount.data.index import Index
-from bincount.errors import BadInput, nearest
+from bincount.errors import BadInput, BincountError, Stopped, complaint, nearest
 from bincount.evaluate import evaluate
 from bincount.model import backbones, objectives
 from bincount.model.metrics import WATCHED
 from bincount.model.module import CountModule
+from bincount.model.optimizers import rate_factor
 from bincount.training import loggers, ranks, sealed
-from bincount.training.checkpoints import FACTS, CounterFacts, keep_checkpoints
+from bincount.training.channel import Together, backend
+from bincount.training.checkpoints import FACTS, CounterFacts, KeepBest, KeepLast
 from bincount.training.copies import Copies
+from bincount.training.heartbeat import Heartbeat
 from bincount.training.reporting import EpochLines
 from bincount.training.resuming import Resuming, SeedSteps, Start, difference
 from bincount.training.sealed import Checkpoint, SealedIO
+from bincount.training.signals import Signals, leave_signals_alone
+from bincount.training.stopping import BroadcastEarlyStopping, Patience, Reason, Stop, StoppedTraining
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> Path:
-    """Train and evaluate a run; returns its folder."""
+    """Train and evaluate a run; returns its folder. Raises Stopped where a signal ends it."""
     index = Index.open(config.data.root)
     checkpoint = last_checkpoint(config)
     check(config, index, fresh=checkpoint is None)
@@ -53,12 +59,24 @@ def train(config: TrainConfig) -> Path:
         _model_name(config),
         ", ".join(f"{index.summary['splits'][s]['samples']:,} {s}" for s in index.splits),
     )
-    if config.launcher.devices > 1:
-        ranks.start(config.launcher.devices, __name__, folder)
-    else:
-        fit(config, folder)
-    _evaluate(config, index, folder)
+    with Signals() as signals, _last_words():
+        if config.launcher.devices > 1:
+            ranks.start(config.launcher.devices, __name__, folder)
+            signals.install()  # torchrun took them over
+        else:
+            fit(config, folder, signals)
+        _evaluate(config, index, folder)
     return folder
+
+
+@contextlib.contextmanager
+def _last_words() -> Iterator[None]:
+    """Let the run's log end with why the command does."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        run.note(complaint(error))
+        raise
 
 
 def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
@@ -92,6 +110,18 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
     for key, monitor in monitors.items():
         if monitor not in WATCHED:
             raise BadInput(f"{key}={monitor}: {nearest(monitor, WATCHED)}")
+    if config.trainer.stop_after is not None and "val" not in index.splits:
+        raise BadInput(
+            f"trainer.stop_after={config.trainer.stop_after}: it watches validation, and "
+            f"{index.store.address} has no split 'val'"
+        )
+    if config.launcher.accelerator == "cpu":
+        for key, wanted in {
+            "trainer.sync_batchnorm=true": config.trainer.sync_batchnorm,
+            "launcher.backend=nccl": config.launcher.backend == "nccl",
+        }.items():
+            if wanted:
+                raise BadInput(f"{key}: that is for GPUs alone: leave it out, or write launcher=gpu")
     if config.launcher.accelerator == "gpu" and torch.cuda.device_count() < config.launcher.devices:
         found = torch.cuda.device_count()
         raise BadInput(
@@ -149,8 +179,11 @@ def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> 
         )
 
 
-def fit(config: TrainConfig, folder: Path) -> None:
-    """Train on this rank, until the end or from the last checkpoint on."""
+def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
+    """Train on this rank, until the end or a reason to stop, from the last checkpoint on if there is one.
+
+    Raises Stopped for a signal, and BincountError where too many photos cannot be read.
+    """
     index = Index.open(config.data.root)
     L.seed_everything(config.seed, workers=False, verbose=False)
     checkpoint = _resume_from(config, folder)
@@ -159,18 +192,31 @@ def fit(config: TrainConfig, folder: Path) -> None:
     module = CountModule(
         model,
         objective,
-        config.optimizer,
+        _scaled(config),
         config.scheduler,
         lambda: data.course.schedule(config.trainer.max_epochs, config.trainer.max_steps),
     )
-    validates = "val" in index.splits
+    last = KeepLast(folder / run.LAST, config.trainer.checkpoint_every)
+    stopping = _stopping(config, index, data, signals, last)
+    heartbeat = Heartbeat(
+        config.launcher.stalled_after, lambda: signals.note(signal.SIGHUP), ending=ranks.report
+    )
     callbacks = [
         Resuming(lambda: _start(data.course)),
         SeedSteps(config.seed),
-        *keep_checkpoints(folder, config.trainer, WATCHED[config.trainer.monitor] if validates else None),
         CounterFacts(_facts(config, index)),
         EpochLines(),
+        stopping,
     ]
+    if mode := _monitor_mode(config, index):
+        callbacks.append(KeepBest(folder / run.BEST, config.trainer.monitor, mode))
+    callbacks.append(last)  # the last state then knows of the best
+    several = config.launcher.devices * config.launcher.nodes > 1
+    if several:
+        callbacks.append(heartbeat)
+        strategy: Any = Together(
+            backend(config.launcher.backend, config.launcher.accelerator), heartbeat.passed
+        )
     device = "cuda" if config.launcher.accelerator == "gpu" else "cpu"
     with _lightning_quiet(), _copies(config, folder) or contextlib.nullcontext() as copies:
         checkpoints = SealedIO(device, copies.put if copies else None)
@@ -178,14 +224,13 @@ def fit(config: TrainConfig, folder: Path) -> None:
             accelerator=config.launcher.accelerator,
             devices=config.launcher.devices,
             num_nodes=config.launcher.nodes,
-            # Searching takes 0.1 ms a step, and keeps DDP from laying out its buckets anew after the first
-            # step: three ranks and more sum in an order that hangs on it, and a resumed run would differ.
-            strategy="ddp_find_unused_parameters_true" if config.launcher.devices > 1 else "auto",
+            strategy=strategy if several else "auto",
+            sync_batchnorm=config.trainer.sync_batchnorm,
             precision=_precision(config.launcher),
             max_epochs=config.trainer.max_epochs,
             max_steps=config.trainer.max_steps or -1,
             gradient_clip_val=config.trainer.clip_gradient,
-            limit_val_batches=None if validates else 0,
+            limit_val_batches=None if "val" in index.splits else 0,
             logger=loggers.build(config, folder),
             callbacks=callbacks,
             plugins=[checkpoints],
@@ -198,8 +243,69 @@ def fit(config: TrainConfig, folder: Path) -> None:
             default_root_dir=folder,
         )
         module.to(memory_format=torch.channels_last)
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        leave_signals_alone(trainer)
+        try:
+            with signals.noted(), contextlib.suppress(StoppedTraining):
+                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+            if unreadable := data.unreadable.summary():
+                log.warning("photos that could not be read were left out: %s", unreadable)
+            trainer.strategy.barrier()
+        except RuntimeError as error:
+            # Where a collective failed, who is missing says more than what it was.
+            if several and (missing := heartbeat.silent()):
+                raise BincountError(f"{missing} does not answer any more: it was killed") from error
+            raise
+        finally:
+            heartbeat.close()
         checkpoints.finish()
+    _end(stopping.stop, config, data, folder)
+
+
+def _stopping(
+    config: TrainConfig, index: Index, data: BinData, signals: Signals, last: KeepLast
+) -> BroadcastEarlyStopping:
+    patience = None
+    if (mode := _monitor_mode(config, index)) and config.trainer.stop_after is not None:
+        patience = Patience(config.trainer.monitor, mode, config.trainer.stop_after, config.trainer.min_delta)
+    return BroadcastEarlyStopping(
+        patience,
+        max_hours=config.trainer.max_hours,
+        signals=signals,
+        unreadable=lambda: len(data.unreadable.of_epoch),
+        most_unreadable=lambda: data.most_unreadable,
+        save=last.save,
+        # An accelerator would have to finish each step before the next is prepared.
+        every=1 if config.launcher.accelerator == "cpu" else 10,
+    )
+
+
+def _monitor_mode(config: TrainConfig, index: Index) -> str | None:
+    """Whether the best has the ``min`` or the ``max`` of what is monitored; None without validation."""
+    return WATCHED[config.trainer.monitor] if "val" in index.splits else None
+
+
+def _scaled(config: TrainConfig) -> Optimizer:
+    """The optimizer with its learning rate for all ranks together."""
+    ranks = config.launcher.devices * config.launcher.nodes
+    rate = config.optimizer.lr * rate_factor(config.optimizer.scale, ranks)
+    if rate != config.optimizer.lr:
+        rule = (
+            f"optimizer.lr={config.optimizer.lr:g}, {ranks} ranks, optimizer.scale={config.optimizer.scale}"
+        )
+        log.info("the learning rate is %g: %s", rate, rule)
+    return replace(config.optimizer, lr=rate)
+
+
+def _end(stop: Stop, config: TrainConfig, data: BinData, folder: Path) -> None:
+    """Raise where what stopped the training stops the command, too."""
+    if stop.reason is Reason.SIGNAL:
+        how = f" on rank {stop.rank}: `bincount train resume={folder}` goes on"
+        raise Stopped(signal.Signals(stop.number), how)
+    if stop.reason is Reason.UNREADABLE:
+        raise BincountError(
+            f"{stop}, more than data.max_bad={config.data.max_bad:g} allows, which is "
+            f"{data.most_unreadable:,}: {data.unreadable.summary() or 'see the log'}"
+        )
 
 
 def _resume_from(config: TrainConfig, folder: Path) -> Path | None:
@@ -287,8 +393,13 @@ def _lightning_quiet() -> Iterator[None]:
         "The number of training batches .* is smaller than the logging interval",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     ]
-    names = ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.checkpoint_connector")
-    talkers = [logging.getLogger(f"lightning.pytorch.{name}") for name in names]
+    names = [
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",
+        "lightning.fabric.utilities.distributed",
+    ]
+    talkers = [logging.getLogger(name) for name in names]
     levels = [talker.level for talker in talkers]
     with warnings.catch_warnings():
         for message in meant:
@@ -312,10 +423,16 @@ def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
 
 
 def rank(folder: Path) -> None:
-    """What torchrun starts on each rank."""
+    """What torchrun starts on each rank. Exits where it fails or is stopped."""
     if os.environ["RANK"] == "0":
         run.log_to(folder)
-    fit(compose.typed("train", run.saved_config(folder)), folder)
+    try:
+        with Signals() as signals:
+            fit(compose.typed("train", run.saved_config(folder)), folder, signals)
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("BINCOUNT_DEBUG") == "1":
+            raise
+        sys.exit(ranks.report(error))
 
 
 if __name__ == "__main__":

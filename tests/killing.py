@@ -59,7 +59,7 @@ def train_killed(words: list[str], moment: Moment | None = None) -> None:
     config = compose.typed("train", compose.compose("train", words))
     with (
         _replaced(ranks, "start", lambda devices, module, folder: _forked(devices, folder, moment)),
-        _replaced(train, "fit", lambda config, folder: _forked(1, folder, moment)),
+        _replaced(train, "fit", lambda config, folder, signals: _forked(1, folder, moment)),
         _replaced(train, "_evaluate", lambda *_: None),
     ):
         train.train(config)
@@ -174,9 +174,20 @@ def small_with_dropout(outputs: int) -> nn.Module:
     )
 
 
+def linear(outputs: int) -> nn.Module:
+    """A network whose outputs hang on its weights alone."""
+    return nn.Sequential(nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten()), nn.Linear(48, outputs))
+
+
 def register() -> None:
-    """Let runs have the model."""
+    """Let runs have the models."""
     backbones.register("small_with_dropout", head="3")(small_with_dropout)
+    backbones.register("linear", head="1")(linear)
+
+
+def unregister() -> None:
+    """Take the models away."""
+    del backbones.BACKBONES["small_with_dropout"], backbones.BACKBONES["linear"]
 
 
 #: Two ranks with two workers each. Of the 68 training photos of the tests' small data an epoch takes 8 steps.
@@ -249,7 +260,7 @@ def kill_until_done(
             break
         resume = [f"runs={runs}", "resume=latest"]
     else:
-        train_killed(resume)
+        train_killed(resume if kills else [*words, *resume])
     return (runs / "latest").resolve(), kills
 
 

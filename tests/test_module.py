@@ -31,8 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
 ]
 
-SGD = config.SGD(name="sgd", lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False)
-ADAMW = config.AdamW(name="adamw", lr=0.01, weight_decay=0.01, betas=[0.9, 0.99])
+SGD = config.SGD(name="sgd", scale="none", lr=0.1, weight_decay=0.01, momentum=0.9, nesterov=False)
+ADAMW = config.AdamW(name="adamw", scale="none", lr=0.01, weight_decay=0.01, betas=[0.9, 0.99])
 STEP = config.Step(name="step", every=2, gamma=0.1)
 COSINE = config.Cosine(name="cosine", warmup=0.25, final=0.01)
 RESTARTS = config.Restarts(name="restarts", first=1, multiply=2, final=0.1)
@@ -125,7 +125,7 @@ def test_steps_are_those_of_the_optimizer_when_gradients_accumulate():
 def test_plateau_lowers_the_rate_when_the_figure_no_longer_improves():
     validation = [make_batch(4)]
     scheduler = config.Plateau(name="plateau", factor=0.5, patience=0, monitor="val/accuracy")
-    still = config.SGD(name="sgd", lr=1e-6, weight_decay=0, momentum=0, nesterov=False)
+    still = config.SGD(name="sgd", scale="none", lr=1e-6, weight_decay=0, momentum=0, nesterov=False)
     _, rates = fit(count_module(still, scheduler), [make_batch(4)], validation, epochs=4)
     assert rates.rates == pytest.approx([1e-6, 1e-6, 5e-7, 2.5e-7])
 
@@ -146,7 +146,7 @@ def test_holes_change_neither_loss_nor_gradients_nor_figures():
 
 
 def test_a_batch_without_any_real_photo_changes_nothing():
-    still = config.SGD(name="sgd", lr=0.1, weight_decay=0, momentum=0.9, nesterov=False)
+    still = config.SGD(name="sgd", scale="none", lr=0.1, weight_decay=0, momentum=0.9, nesterov=False)
     module = count_module(still)
     before = copy.deepcopy(module.state_dict())
     _, rates = fit(module, [make_batch(0, 4)], epochs=1)
@@ -199,13 +199,14 @@ def test_norms_and_biases_do_not_decay(settings):
 
 
 def test_what_an_optimizer_refuses_is_told_in_one_line():
-    nesterov = config.SGD(name="sgd", lr=0.1, weight_decay=0, momentum=0, nesterov=True)
+    nesterov = config.SGD(name="sgd", scale="none", lr=0.1, weight_decay=0, momentum=0, nesterov=True)
     with pytest.raises(BadInput, match="optimizer=sgd: Nesterov"):
         build_optimizer(nesterov, nn.Linear(1, 1).parameters())
     with pytest.raises(BadInput, match="nothing to train"):
         build_optimizer(SGD, nn.Linear(1, 1).requires_grad_(False).parameters())
+    wrong = config.Optimizer(name="sdg", scale="none", lr=0.1, weight_decay=0)
     with pytest.raises(BadInput, match="did you mean sgd"):
-        build_optimizer(config.Optimizer(name="sdg", lr=0.1, weight_decay=0), nn.Linear(1, 1).parameters())
+        build_optimizer(wrong, nn.Linear(1, 1).parameters())
 
 
 def test_an_unknown_scheduler_names_a_near_one():

@@ -21,7 +21,6 @@ from killing import differences
 from trouble import small_disk, wait_until
 
 from bincount import cli, compose, run, train
-from bincount.model import backbones
 from bincount.model.module import CountModule
 from bincount.training.sealed import read
 
@@ -33,7 +32,7 @@ QUICK = [*killing.RUN, "launcher.devices=1", "data.workers=0", "data.batch_size=
 def _model() -> Iterator[None]:
     killing.register()
     yield
-    del backbones.BACKBONES["small_with_dropout"]
+    killing.unregister()
 
 
 @pytest.fixture(autouse=True)

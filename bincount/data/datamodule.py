@@ -1,7 +1,9 @@
 """A data set as Lightning takes it: loaders that follow the epoch plan, pixels to floats on the device."""
 
-import logging
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any
@@ -21,12 +23,9 @@ from bincount.data.pixels import Augmentation, augment, normalise
 from bincount.data.plan import Layout, Rows, evaluation_plan, pick_fraction, training_plan
 from bincount.data.stream import Batch, EpochStart, PhotoStream
 from bincount.data.unreadable import UnreadablePhotos, allowed
-from bincount.errors import BincountError
 from bincount.storage import RangeReader
 from bincount.storage.cache import Cached
 from bincount.storage.pipe import Piped
-
-log = logging.getLogger(__name__)
 
 
 class Position:
@@ -184,17 +183,12 @@ class BinData(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         for photo in batch.pop("unreadable"):
             self.unreadable.add(photo)
-        photos = len(self._training_rows[2]) // self._its_trainer().world_size
-        if len(self.unreadable.of_epoch) > allowed(self._data.max_bad, photos):
-            raise BincountError(
-                f"{len(self.unreadable.of_epoch)} of this epoch's photos cannot be read, more than "
-                f"data.max_bad={self._data.max_bad:g} of {photos:,}: {self.unreadable.summary()}"
-            )
         return batch
 
-    def teardown(self, stage: str) -> None:
-        if told := self.unreadable.summary():
-            log.warning("photos that could not be read were left out: %s", told)
+    @property
+    def most_unreadable(self) -> int:
+        """How many photos of an epoch may be unreadable, over all ranks."""
+        return allowed(self._data.max_bad, len(self._training_rows[2]))
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         batch["pixels"] = normalise(batch["pixels"])
@@ -254,4 +248,20 @@ def loader(stream: PhotoStream, workers: int) -> Batches:
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),
+        worker_init_fn=partial(_heed_only, os.getpid()),
     )
+
+
+def _heed_only(parent: int, worker: int) -> None:
+    """In a worker, leave signals to the process that reads from it, which may have work to finish.
+
+    A scheduler that ends a job signals all its processes, and a keyboard all of its terminal's.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+    def heed() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=heed, name="bincount-signals", daemon=True).start()

@@ -27,6 +27,9 @@ from bincount.model.optimizers import build_optimizer, build_scheduler
 
 Batch = dict[str, Tensor]
 
+#: A photo's loss is taken in whole parts of 1 / LOSS_UNITS, whose sum is the same in any order.
+LOSS_UNITS = 2.0**20
+
 
 class CountModule(L.LightningModule):
     """Trains `model`, which has `objective.outputs` outputs.
@@ -53,7 +56,7 @@ class CountModule(L.LightningModule):
         self.val_figures = CountMetrics(objective.classes)
         # torchmetrics would otherwise drop NaN, and a run that diverged would look well. No MeanMetric: under
         # nan_strategy="disable" it takes every weight as 1 (torchmetrics 1.9).
-        self.val_loss = SumMetric(nan_strategy="disable")
+        self.val_loss = SumMetric(nan_strategy="disable").set_dtype(torch.float64)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Outputs float32 [B, K] for pixels [B, 3, H, W], in whatever precision the model computes."""
@@ -67,7 +70,8 @@ class CountModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         weight = batch["weight"]
         loss = (weight * self._losses(self(batch["pixels"]), batch)).sum()
-        real, total = _over_ranks(torch.stack([weight.sum(), loss.detach()])).unbind()
+        sums = torch.stack([weight.sum(), loss.detach()])
+        real, total = self.trainer.strategy.reduce(sums, reduce_op="sum").unbind()
         # A step without any real photo on any rank has loss 0, not 0 / 0.
         real = real.where(real > 0, 1)
         self.log("train/loss", total / real, prog_bar=True, batch_size=len(weight))
@@ -77,12 +81,12 @@ class CountModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         outputs = self(batch["pixels"])
-        self.val_loss.update(self._losses(outputs, batch))
+        self.val_loss.update((self._losses(outputs, batch).double() * LOSS_UNITS).round())
         self.val_figures.update(self.objective.posterior(outputs), batch["count"], batch["weight"])
 
     def on_validation_epoch_end(self) -> None:
         figures = self.val_figures.compute()
-        self._log_epoch("val/loss", float(self.val_loss.compute() / figures["samples"]))
+        self._log_epoch("val/loss", float(self.val_loss.compute() / LOSS_UNITS / figures["samples"]))
         self._log_epoch("val/accuracy", figures["accuracy"])
         self._log_epoch("val/rmse", figures["rmse"])
         self._log_epoch("val/mae", figures["mae"])
@@ -97,6 +101,18 @@ class CountModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": build_scheduler(self.scheduler, optimizer, *self.schedule()),
         }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lr"] = self.optimizer.lr
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The highest rate hangs on the number of ranks (optimizer.scale), which may be another one now.
+        times = self.optimizer.lr / checkpoint["lr"]
+        for group in (group for state in checkpoint["optimizer_states"] for group in state["param_groups"]):
+            group.update({key: group[key] * times for key in ("lr", "initial_lr") if key in group})
+        for schedule in checkpoint["lr_schedulers"]:
+            for key in {"base_lrs", "_last_lr"} & schedule.keys():
+                schedule[key] = [times * rate for rate in schedule[key]]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         # Lightning steps a plateau after the epoch's checkpoint is saved, and not at all in a resumed epoch.
@@ -126,11 +142,3 @@ class CountModule(L.LightningModule):
         """Log rank 0's figure on every rank, as the sum of it and zeros: SMDDP has no mean."""
         told = math.nan if value is None else value
         self.log(name, told if self.global_rank == 0 else 0.0, sync_dist=True, reduce_fx="sum", prog_bar=True)
-
-
-def _over_ranks(values: Tensor) -> Tensor:
-    """The sum of `values` over all ranks; no collective where there is only one."""
-    ranked = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if ranked and torch.distributed.get_world_size() > 1:
-        torch.distributed.all_reduce(values)
-    return values

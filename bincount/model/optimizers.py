@@ -42,6 +42,14 @@ def build_optimizer(
         raise BadInput(f"optimizer={settings.name}: {error}") from error
 
 
+def rate_factor(rule: str, ranks: int) -> float:
+    """What the learning rate is multiplied by for a batch of so many ranks, under the rule of its name.
+
+    ``linear``: Goyal et al. 2017, for SGD. ``sqrt``: Malladi et al. 2022, for Adam. ``none``: 1.
+    """
+    return {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[rule]
+
+
 def build_scheduler(
     settings: config.Scheduler, optimizer: Optimizer, steps_per_epoch: int, total_steps: int
 ) -> Schedule:

@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from bincount import config, run
 from bincount.training.loggers import MetricsFile
 
 #: Where in a checkpoint the facts stand that a counter needs beside the weights.
@@ -26,16 +25,6 @@ class CounterFacts(L.Callback):
         checkpoint[FACTS] = self._facts
 
 
-def keep_checkpoints(folder: Path, settings: config.Trainer, best: str | None) -> list[L.Callback]:
-    """Keep ``last.ckpt``, and ``best.ckpt`` where there is validation.
-
-    ``best``: whether the best has the ``min`` or the ``max`` of what is monitored; None: no validation.
-    """
-    last = KeepLast(folder / run.LAST, settings.checkpoint_every)
-    # The best first: the last state then knows of it.
-    return [last] if best is None else [KeepBest(folder / run.BEST, settings.monitor, best), last]
-
-
 class KeepLast(Checkpoint):
     """Saves the state after each ``every`` steps, and at the end of each epoch, which was validated then."""
 
@@ -52,12 +41,13 @@ class KeepLast(Checkpoint):
         # And not at the end of the step before, whose figures are logged only after that.
         step = trainer.global_step
         if self._every is not None and step % self._every == 0 and step != self._saved:
-            self._save(trainer)
+            self.save(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer) -> None:
+        """Save the state as it is between two steps."""
         self._saved = trainer.global_step
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):

@@ -1,12 +1,23 @@
-"""Several ranks on one machine: torchrun starts a process a device and watches over them."""
+"""Several ranks: torchrun starts a process a device and watches over them; how one tells why it ended."""
 
+import json
+import logging
 import os
-import subprocess
+import signal
 import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from bincount.errors import BincountError
+from bincount import run
+from bincount.errors import BadInput, BincountError, Stopped, complaint, exit_code
 from bincount.machine import processors
+
+#: Tells ranks that the process above them tells people what went wrong.
+LAUNCHED = "BINCOUNT_LAUNCHED"
 
 
 def start(devices: int, module: str, folder: Path) -> None:
@@ -14,11 +25,77 @@ def start(devices: int, module: str, folder: Path) -> None:
 
     The ranks are told the run folder alone: its config.yaml needs no quoting and is parsed once.
     """
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={devices}", "-m", module, str(folder)]
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(  # as `torchrun --standalone` has it
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+    )
     threads = max(1, processors() // devices)
-    # DDP warns on each rank of the search for unused parameters, which is meant (see train.fit).
-    defaults = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    done = subprocess.run(command, env={**defaults, **os.environ})
-    if done.returncode:
-        raise BincountError(f"training stopped with an error on a rank: see above, and {folder / 'log.txt'}")
+    # DDP warns on each rank of the search for unused parameters, which is meant (see training.channel).
+    defaults = {"OMP_NUM_THREADS": str(threads), "TORCH_CPP_LOG_LEVEL": "ERROR", LAUNCHED: "1"}
+    try:
+        with _environment({**defaults, **os.environ}), _torchrun_quiet():
+            elastic_launch(config, sys.executable)("-m", module, str(folder))
+    except SignalException as stopped:
+        how = f": `bincount train resume={folder}` goes on"
+        raise Stopped(signal.Signals(stopped.sigval), how) from None
+    except ChildFailedError as error:
+        raise _first(error.failures) from None
+
+
+def _first(failures: Mapping[int, Any]) -> BincountError:
+    """What ended the ranks, of torchrun's account of each rank that failed."""
+    # A rank that was killed tells nothing, and some were killed by torchrun only after the first had failed.
+    rank, failure = min(failures.items(), key=lambda each: (each[1].exitcode < 0, each[1].timestamp))
+    reason = str(failure.message)
+    if failure.exitcode < 0:
+        return BincountError(f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}")
+    if failure.exitcode > 128:
+        received = signal.Signals(failure.exitcode - 128)
+        return Stopped(received, reason.removeprefix(str(Stopped(received))))
+    return BadInput(reason) if failure.exitcode == BadInput.exit_code else BincountError(reason)
+
+
+def report(error: BaseException) -> int:
+    """Tell torchrun, and people if nobody else does, why this rank ends; gives its exit code."""
+    line = complaint(error)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        Path(file).write_text(json.dumps({"message": line, "timestamp": int(time.time())}), encoding="utf-8")
+    if LAUNCHED not in os.environ:
+        run.note(line)
+        print(f"bincount: rank {os.environ['RANK']}: {line}", file=sys.stderr, flush=True)
+    return exit_code(error)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _torchrun_quiet() -> Iterator[None]:
+    """Without torchrun's own account of failures, a page of which the line that is wanted is told anyway."""
+    talker = logging.getLogger("torch.distributed.elastic")
+    silence, propagates = logging.NullHandler(), talker.propagate
+    talker.addHandler(silence)
+    talker.propagate = os.environ.get("BINCOUNT_DEBUG") == "1"
+    try:
+        yield
+    finally:
+        talker.propagate = propagates
+        talker.removeHandler(silence)

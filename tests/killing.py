@@ -29,11 +29,15 @@ from bincount.training import ranks
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: ``seconds`` after rank 0 begins ``what`` (one of EVENTS) for the ``number``-th time."""
+    """When to kill: ``seconds`` after rank 0 begins ``what`` (one of EVENTS) for the ``number``-th time.
+
+    With SIGKILL, or another signal, to all ranks and workers at once.
+    """
 
     what: str
     number: int
     seconds: float = 0.0
+    signal: str = "SIGKILL"
 
     def __str__(self) -> str:
         return f"{1000 * self.seconds:.0f} ms into {self.what} {self.number}"
@@ -81,8 +85,8 @@ def _forked(devices: int, folder: Path, moment: Moment | None) -> None:
         pids.append(pid)
     os.close(tell)
     came = _wait_for(moment, told)
-    if came:
-        os.killpg(pids[0], signal.SIGKILL)
+    if came and moment:
+        os.killpg(pids[0], signal.Signals[moment.signal])
     os.close(told)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     if came:

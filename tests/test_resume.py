@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from killing import differences
 from trouble import small_disk, wait_until
 
 from bincount import cli, compose, run, train
+from bincount.errors import Stopped
 from bincount.model.module import CountModule
 from bincount.training.sealed import read
 
@@ -131,6 +133,29 @@ def test_a_run_ends_as_if_never_stopped(
         crashing(data, *QUICK, *resume, **moment)
         resume = ["resume=latest"]
     assert differences(whole(), bincount(data, *QUICK, *resume)) == []
+
+
+@pytest.mark.parametrize("what", ["training_step", "validation_step"])
+def test_a_run_that_a_signal_stopped_ends_as_if_never_stopped(
+    data: str, whole: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    step = getattr(CountModule, what)
+
+    def signalled(module: CountModule, batch: dict[str, Any], batch_index: int) -> Any:
+        if batch_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, batch, batch_index)
+
+    # Each start is stopped early in its first whole epoch, and saves nothing but when it stops.
+    words = [data, *QUICK]
+    for _ in range(3 if what == "validation_step" else 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(CountModule, what, signalled)
+            with pytest.raises(Stopped, match="SIGTERM on rank 0") as stopped:
+                bincount(*words)
+        assert stopped.value.exit_code == 143
+        words = ["resume=latest", "trainer.checkpoint_every=null"]
+    assert differences(whole(), bincount("resume=latest", "trainer.checkpoint_every=3")) == []
 
 
 @pytest.mark.parametrize(
@@ -372,6 +397,9 @@ JOBS: dict[str, dict[str, Any]] = {
         "starts": [[[], ["saving", 2, 0.05]], [[], ["saving", 2, 0.2]], [[], ["saving", 1, 0.4]]],
     },
     "validation": {"starts": [[[], ["validation", 1]], [[], ["validation", 3, 0.01]]]},
+    "signalled": {
+        "starts": [[[], [*moment, "SIGTERM"]] for moment in (["step", 5, 0.0], ["validation", 1, 0.0])]
+    },
     "plateau": {
         "words": ["scheduler=plateau", "scheduler.patience=0"],
         "starts": [[[], ["validation", 2]], [[], ["step", 12]]],

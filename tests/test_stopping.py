@@ -1,6 +1,7 @@
 """Runs that end before their last epoch: real processes that are signalled, stopped and killed."""
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -14,7 +15,9 @@ from processes import Training, training
 
 from bincount import cli
 from bincount.run import LAST
+from bincount.training.heartbeat import Beat, Watch
 from bincount.training.sealed import read
+from bincount.training.stopping import Patience
 
 #: A run without end: of 68 photos an epoch takes 17 or fewer steps of some milliseconds.
 ENDLESS = ["model=resnet18", "data.image_size=32", "data.batch_size=4", "data.workers=1"]
@@ -195,3 +198,61 @@ def test_too_many_bad_photos_end_the_run_with_their_list(
     assert LOG.read_text().endswith(told.removeprefix("bincount: "))
     shutil.copy(small_data / "train/bins-000002.tar", "damaged/train")
     assert bincount("resume=latest", "trainer.max_epochs=1") == 0
+
+
+# --- what decides ---------------------------------------------------------------------------------------
+
+
+def seen(patience: Patience, *figures: float) -> list[bool]:
+    """Whether patience was over after each figure."""
+    over = []
+    for figure in figures:
+        patience.see(figure)
+        over.append(patience.over)
+    return over
+
+
+@pytest.mark.parametrize(
+    ("patience", "figures", "over"),
+    [
+        (Patience("val/accuracy", "max", 2), [0.1, 0.2, 0.2, 0.3, 0.1, 0.3], [0, 0, 0, 0, 0, 1]),
+        (Patience("val/rmse", "min", 1), [3.0, 2.0, 1.5, 1.5], [0, 0, 0, 1]),
+        (Patience("val/rmse", "min", 2, 0.5), [3.0, 2.6, 2.4, 2.0, 1.9], [0, 0, 0, 0, 1]),
+        (Patience("val/loss", "min", 2), [math.nan, math.nan, 1.0], [0, 1, 0]),
+    ],
+)
+def test_patience_ends_when_nothing_got_better(
+    patience: Patience, figures: list[float], over: list[bool]
+) -> None:
+    assert seen(patience, *figures) == over
+
+
+def test_patience_goes_on_where_it_was_saved_unless_it_watches_something_else() -> None:
+    first = Patience("val/accuracy", "max", 2)
+    seen(first, 0.5, 0.4)
+    for monitor, over in {"val/accuracy": [True], "val/rmse": [False]}.items():
+        again = Patience(monitor, "max", 2)
+        again.load_state_dict(first.state_dict())
+        assert seen(again, 0.45) == over
+
+
+def watched(*looks: tuple[float, Beat | None, int]) -> list[str | None]:
+    """What is said of a rank after each look: (time, its beat, how far this rank has come)."""
+    watch = Watch(stalled_after=45, now=0)
+    return [watch.problem(beat, passed, now) for now, beat, passed in looks]
+
+
+def test_a_rank_is_given_up_when_it_is_silent_or_waited_for_too_long() -> None:
+    beating = [(float(n), Beat(n, 7, "a"), 7) for n in range(100)]
+    assert not any(watched(*beating))
+    behind = [(float(n), Beat(n, 7, "a"), 8) for n in range(60)]
+    found = watched(*behind)
+    assert not any(found[:46])
+    assert found[46] == "lives, but the others have waited for it for 46 s"
+    coming_along = [(float(n), Beat(n, n // 40, "a"), n // 40 + 1) for n in range(200)]
+    assert not any(watched(*coming_along))
+    silent = [(float(n), Beat(3, 7, "a"), 7) for n in range(30)]
+    found = watched(*silent)
+    assert not any(found[:21])
+    assert found[21] == "has not answered for 21 s: it was killed or stopped, or hangs"
+    assert watched((0.0, None, 1), (10.0, None, 1), (21.0, None, 1))[-1] is not None

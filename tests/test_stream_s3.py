@@ -1,6 +1,7 @@
 """The stream from S3: the same batches as from a folder, whatever the server does."""
 
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 
@@ -103,13 +104,37 @@ def test_a_store_that_fails_ends_the_stream_in_one_line(
     assert isinstance(told.value, BincountError)
 
 
-@pytest.mark.slow
-def test_a_run_on_s3_is_the_run_on_the_folder(small_data: Path, far: str, tmp_path: Path) -> None:
+def trained(root: str, runs: Path) -> bytes:
+    """The predictions of a run on the data set."""
     words = ["model=resnet18", "data.image_size=32", "data.batch_size=8", "trainer.max_epochs=1"]
-    results = []
-    for name, root in {"near": small_data, "far": far}.items():
-        runs = tmp_path / name
-        given = [*words, "data.workers=1", "launcher.precision=32-true", f"data.root={root}", f"runs={runs}"]
-        assert cli.main(["train", *given]) == 0
-        results.append((runs / "latest" / "evaluation/test/predictions.parquet").read_bytes())
-    assert results[0] == results[1]
+    words += ["data.workers=1", "launcher.precision=32-true", f"data.root={root}", f"runs={runs}"]
+    assert cli.main(["train", *words]) == 0
+    return (runs / "latest" / "evaluation/test/predictions.parquet").read_bytes()
+
+
+class Away:
+    """A server that is gone for ``seconds`` from the first photos on; then it fails one in five requests."""
+
+    def __init__(self, seconds: float):
+        self._seconds, self._until = seconds, float("inf")
+        self._later = Faults(rate=0.2, kinds=("503", "reset"))
+
+    def __call__(self, request: Request) -> str | None:
+        if "/train/" in request.path and self._until == float("inf"):
+            self._until = time.monotonic() + self._seconds
+        if self._until == float("inf") or time.monotonic() > self._until:
+            return self._later(request)
+        return "refuse"
+
+
+@pytest.mark.slow
+def test_a_run_on_s3_is_the_run_on_the_folder_also_after_20_s_without_s3(
+    small_data: Path, far: str, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = trained(str(small_data), tmp_path / "near")
+    assert trained(far, tmp_path / "far") == near
+    with faulty(bucket.server.endpoint, Away(20)) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert trained(far, tmp_path / "away") == near
+        assert proxy.injected["refuse"] > 3
+        assert proxy.injected["503"] + proxy.injected["reset"] > 3

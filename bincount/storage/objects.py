@@ -36,8 +36,9 @@ IN_FLIGHT = 64
 #: Bytes that :meth:`Objects.read_ranges` holds or has asked for, at the most.
 AHEAD = 32 << 20
 
-#: A request is tried so often, with pauses that double from the first to at most the last; in seconds.
-TRIES, FIRST_PAUSE, LONGEST_PAUSE = 9, 0.1, 10.0
+#: A request is tried so often, with pauses that double from the first to at most the last, in seconds: a
+#: server may be gone for 22 s at the least, and for 34 s mostly.
+TRIES, FIRST_PAUSE, LONGEST_PAUSE = 11, 0.1, 10.0
 
 #: Seconds for one request with its answer, and seconds of silence within an answer.
 SECONDS, SILENCE = 60.0, 15.0

@@ -21,6 +21,7 @@ from bincount.model.optimizers import (
     build_optimizer,
     build_scheduler,
     cosine_factor,
+    rate_factor,
     restarts_factor,
 )
 
@@ -286,3 +287,8 @@ def test_two_ranks_weigh_every_real_photo_as_one_rank_does(tmp_path):
     for key, value in module.state_dict().items():
         torch.testing.assert_close(first["weights"][key], value)
         assert torch.equal(first["weights"][key], second["weights"][key])
+
+
+@pytest.mark.parametrize(("rule", "factor"), [("none", 1), ("linear", 16), ("sqrt", 4)])
+def test_the_rate_grows_with_the_ranks_as_the_rule_says(rule: str, factor: float):
+    assert rate_factor(rule, 16) == factor

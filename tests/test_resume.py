@@ -254,6 +254,23 @@ def test_an_epoch_of_which_too_little_is_left_is_ended(data: str, crashing: Call
     assert [row["step"] for row in rows(folder) if row["val/loss"]] == ["6", "9"]
 
 
+def test_a_rate_that_hangs_on_the_ranks_follows_them(
+    data: str, crashing: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the run had been begun on four ranks: their rate is twice that of one under the rule sqrt."""
+    folder = crashing(data, *QUICK, "optimizer.scale=sqrt", "scheduler=step", step=9)
+    monkeypatch.setattr(train, "rate_factor", lambda rule, ranks: {"sqrt": 2.0}[rule])
+    bincount("resume=latest", "trainer.max_steps=9")
+    assert (
+        "the learning rate is 0.02: optimizer.lr=0.01, optimizer.scale=sqrt"
+        in (folder / "log.txt").read_text()
+    )
+    rates = [float(row["train/lr"]) for row in rows(folder) if row["train/lr"]]
+    assert read(folder / run.LAST)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.02
+    assert read(folder / run.LAST)["lr_schedulers"][0]["base_lrs"] == [0.02, 0.02]
+    assert not rates or rates[-1] == 0.02
+
+
 # --- what is refused ----------------------------------------------------------------------------------
 
 

@@ -75,6 +75,18 @@ def test_a_plateau_needs_something_to_watch(complaint: Complaint, small_data: Pa
     )
 
 
+def test_stopping_early_needs_something_to_watch(complaint: Complaint, tmp_path: Path) -> None:
+    write_data(tmp_path / "data", {f"{n:05d}": n % 4 for n in range(20)})
+    told = complaint("data.root=data", "data.batch_size=8", "trainer.stop_after=3")
+    assert told == "trainer.stop_after=3: it watches validation, and data has no split 'val'"
+
+
+@pytest.mark.parametrize("word", ["trainer.sync_batchnorm=true", "launcher.backend=nccl"])
+def test_what_only_gpus_have(complaint: Complaint, small_data: Path, word: str) -> None:
+    told = complaint(f"data.root={small_data}", "data.batch_size=8", word)
+    assert told == f"{word}: that is for GPUs alone: leave it out, or write launcher=gpu"
+
+
 def test_more_gpus_than_there_are(
     complaint: Complaint, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ class Together(DDPStrategy):
     """
 
     def __init__(self, backend: str | None, passed: Callable[[], None], **more: Any):
-        """``backend`` None: torch's own choice for the device. ``passed`` is called before each collective."""
+        """``backend`` None: as torch chooses for the device. ``passed`` is called before each collective."""
         # Searching takes 0.1 ms a step, and keeps DDP from laying out its buckets anew after the first step:
         # three ranks and more sum in an order that hangs on it, and a resumed run would differ.
         super().__init__(process_group_backend=backend, timeout=LONGEST, find_unused_parameters=True, **more)

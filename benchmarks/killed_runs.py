@@ -103,6 +103,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     register()
     top = Path(tempfile.mkdtemp()).resolve()
+    tempfile.tempdir = str(top)  # where Python's own modules leave folders behind when they are killed
     if not main(given.kills, given.seed, top):
         sys.exit(1)
     shutil.rmtree(top)

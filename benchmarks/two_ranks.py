@@ -1,6 +1,6 @@
 """Photos a second of two ranks of one thread each: our Trainer beside a bare loop of DistributedDataParallel.
 
-    python benchmarks/two_ranks.py [--data DIR] [--model resnet34] [--precision bf16-mixed] [--rounds 13]
+    python benchmarks/two_ranks.py [--data DIR] [--model resnet34] [--precision bf16-mixed] [--rounds 19]
 
 Both are started alike, by `ranks.start`. They take the same photos in the same batches (it is checked) from
 the same shards, through the same loader and augmentation, to the same network in channels-last memory, with
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from bincount import cli, compose, run, train
+from bincount import cli, compose, fit, run, train
 from bincount.config import TrainConfig
 from bincount.data.datamodule import loader
 from bincount.data.index import Index
@@ -107,7 +107,7 @@ def ours(folder: Path) -> None:
         return step(module, batch, batch_index)
 
     CountModule.training_step = noting  # type: ignore[method-assign]
-    train.rank(folder)
+    fit.rank(folder)
 
 
 def bare(folder: Path) -> None:
@@ -192,8 +192,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
-    parser.add_argument("--steps", type=int, default=3, help="of a turn")
-    parser.add_argument("--rounds", type=int, default=13)
+    parser.add_argument("--steps", type=int, default=2, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=19)
     given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), TURN: str(given.steps)}
     max_steps = given.rounds * given.steps + 1  # where the last forward begins, the last turn ends

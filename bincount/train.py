@@ -1,45 +1,32 @@
 """`bincount train`: shards become a run that counts.
 
 One process trains by itself; with `launcher.devices` above 1, torchrun starts a rank a device on the
-configuration in the run folder (`python -m bincount.train RUN_FOLDER`). Then the run is evaluated.
+configuration in the run folder. Then the run is evaluated.
 """
 
 import contextlib
 import logging
-import os
-import signal
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import torch
 from omegaconf import OmegaConf
 
-from bincount import compose, run, storage
-from bincount.config import EvaluateConfig, EvaluationData, Launcher, Optimizer, Plateau, TrainConfig
-from bincount.data.course import Course, check_kept
+from bincount import run, storage
+from bincount.config import EvaluateConfig, EvaluationData, Plateau, TrainConfig
+from bincount.data.course import check_kept
 from bincount.data.datamodule import BinData, kept_settings
 from bincount.data.index import Index
-from bincount.errors import BadInput, BincountError, Stopped, complaint, nearest
+from bincount.errors import BadInput, complaint, nearest
 from bincount.evaluate import evaluate
-from bincount.model import backbones, objectives
+from bincount.fit import copies_of, counter_facts, fit, model_of
 from bincount.model.metrics import WATCHED
-from bincount.model.module import CountModule
-from bincount.model.optimizers import rate_factor
-from bincount.training import loggers, ranks, sealed
-from bincount.training.channel import Together, backend
-from bincount.training.checkpoints import FACTS, CounterFacts, KeepBest, KeepLast
-from bincount.training.copies import Copies
-from bincount.training.heartbeat import Heartbeat
-from bincount.training.reporting import EpochLines
-from bincount.training.resuming import Resuming, SeedSteps, Start, difference
-from bincount.training.sealed import Checkpoint, SealedIO
-from bincount.training.signals import Signals, leave_signals_alone
-from bincount.training.stopping import BroadcastEarlyStopping, Patience, Reason, Stop, StoppedTraining
+from bincount.training import ranks, sealed
+from bincount.training.checkpoints import FACTS
+from bincount.training.resuming import difference
+from bincount.training.sealed import Checkpoint
+from bincount.training.signals import Signals
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +48,7 @@ def train(config: TrainConfig) -> Path:
     )
     with Signals() as signals, _last_words():
         if config.launcher.devices > 1:
-            ranks.start(config.launcher.devices, __name__, folder)
+            ranks.start(config.launcher.devices, "bincount.fit", folder)
             signals.install()  # torchrun took them over
         else:
             fit(config, folder, signals)
@@ -128,7 +115,7 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
             f"launcher.devices={config.launcher.devices}: there are {found} GPUs; launcher=local needs none"
         )
     # Builds the model once for its own checks: unknown names, weights that do not fit, sizes it cannot take.
-    _model(config, index, fresh)
+    model_of(config, index, fresh)
 
 
 def last_checkpoint(config: TrainConfig) -> Checkpoint | None:
@@ -137,7 +124,7 @@ def last_checkpoint(config: TrainConfig) -> Checkpoint | None:
         return None
     folder = run.find(config.resume, config.runs)
     run.log_to(folder)
-    copies = _copies(config, folder)
+    copies = copies_of(config, folder)
     try:
         found = sealed.newest(folder)
     except sealed.Damaged:
@@ -157,7 +144,7 @@ def last_checkpoint(config: TrainConfig) -> Checkpoint | None:
 
 def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> None:
     """Refuse to go on from a checkpoint of something else. Raises BadInput."""
-    then, now = checkpoint[FACTS], _facts(config, index)
+    then, now = checkpoint[FACTS], counter_facts(config, index)
     if then["index_digest"] != now["index_digest"]:
         raise BadInput(
             f"{index.store.address}: the data set was prepared anew since the run stopped: start a new run"
@@ -167,7 +154,7 @@ def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> 
             key, before, after = found
             raise BadInput(f"{key}={after}: the run was trained with {before}: start a new run")
     saved = checkpoint["state_dict"]
-    model, _ = _model(config, index, fresh=False)
+    model, _ = model_of(config, index, fresh=False)
     if any(saved[f"model.{key}"].shape != value.shape for key, value in model.state_dict().items()):
         size = list(config.data.height_width)
         raise BadInput(f"data.image_size={size}: the run's weights are for {then['image_size']}")
@@ -179,188 +166,8 @@ def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> 
         )
 
 
-def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
-    """Train on this rank, until the end or a reason to stop, from the last checkpoint on if there is one.
-
-    Raises Stopped for a signal, and BincountError where too many photos cannot be read.
-    """
-    index = Index.open(config.data.root)
-    L.seed_everything(config.seed, workers=False, verbose=False)
-    checkpoint = _resume_from(config, folder)
-    model, objective = _model(config, index, fresh=checkpoint is None)
-    data = BinData(index, config.data, config.seed)
-    module = CountModule(
-        model,
-        objective,
-        _scaled(config),
-        config.scheduler,
-        lambda: data.course.schedule(config.trainer.max_epochs, config.trainer.max_steps),
-    )
-    last = KeepLast(folder / run.LAST, config.trainer.checkpoint_every)
-    stopping = _stopping(config, index, data, signals, last)
-    heartbeat = Heartbeat(
-        config.launcher.stalled_after, lambda: signals.note(signal.SIGHUP), ending=ranks.report
-    )
-    callbacks = [
-        Resuming(lambda: _start(data.course)),
-        SeedSteps(config.seed),
-        CounterFacts(_facts(config, index)),
-        EpochLines(),
-        stopping,
-    ]
-    if mode := _monitor_mode(config, index):
-        callbacks.append(KeepBest(folder / run.BEST, config.trainer.monitor, mode))
-    callbacks.append(last)  # the last state then knows of the best
-    several = config.launcher.devices * config.launcher.nodes > 1
-    if several:
-        callbacks.append(heartbeat)
-        strategy: Any = Together(
-            backend(config.launcher.backend, config.launcher.accelerator), heartbeat.passed
-        )
-    device = "cuda" if config.launcher.accelerator == "gpu" else "cpu"
-    with _lightning_quiet(), _copies(config, folder) or contextlib.nullcontext() as copies:
-        checkpoints = SealedIO(device, copies.put if copies else None)
-        trainer = L.Trainer(
-            accelerator=config.launcher.accelerator,
-            devices=config.launcher.devices,
-            num_nodes=config.launcher.nodes,
-            strategy=strategy if several else "auto",
-            sync_batchnorm=config.trainer.sync_batchnorm,
-            precision=_precision(config.launcher),
-            max_epochs=config.trainer.max_epochs,
-            max_steps=config.trainer.max_steps or -1,
-            gradient_clip_val=config.trainer.clip_gradient,
-            limit_val_batches=None if "val" in index.splits else 0,
-            logger=loggers.build(config, folder),
-            callbacks=callbacks,
-            plugins=[checkpoints],
-            reload_dataloaders_every_n_epochs=1,
-            log_every_n_steps=10,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-        module.to(memory_format=torch.channels_last)
-        leave_signals_alone(trainer)
-        try:
-            with signals.noted(), contextlib.suppress(StoppedTraining):
-                trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-            if unreadable := data.unreadable.summary():
-                log.warning("photos that could not be read were left out: %s", unreadable)
-            trainer.strategy.barrier()
-        except RuntimeError as error:
-            # Where a collective failed, who is missing says more than what it was.
-            if several and (missing := heartbeat.silent()):
-                raise BincountError(f"{missing} does not answer any more: it was killed") from error
-            raise
-        finally:
-            heartbeat.close()
-        checkpoints.finish()
-    _end(stopping.stop, config, data, folder)
-
-
-def _stopping(
-    config: TrainConfig, index: Index, data: BinData, signals: Signals, last: KeepLast
-) -> BroadcastEarlyStopping:
-    patience = None
-    if (mode := _monitor_mode(config, index)) and config.trainer.stop_after is not None:
-        patience = Patience(config.trainer.monitor, mode, config.trainer.stop_after, config.trainer.min_delta)
-    return BroadcastEarlyStopping(
-        patience,
-        max_hours=config.trainer.max_hours,
-        signals=signals,
-        unreadable=lambda: len(data.unreadable.of_epoch),
-        most_unreadable=lambda: data.most_unreadable,
-        save=last.save,
-        # An accelerator would have to finish each step before the next is prepared.
-        every=1 if config.launcher.accelerator == "cpu" else 10,
-    )
-
-
-def _monitor_mode(config: TrainConfig, index: Index) -> str | None:
-    """Whether the best has the ``min`` or the ``max`` of what is monitored; None without validation."""
-    return WATCHED[config.trainer.monitor] if "val" in index.splits else None
-
-
-def _scaled(config: TrainConfig) -> Optimizer:
-    """The optimizer with its learning rate for all ranks together."""
-    ranks = config.launcher.devices * config.launcher.nodes
-    rate = config.optimizer.lr * rate_factor(config.optimizer.scale, ranks)
-    if rate != config.optimizer.lr:
-        rule = (
-            f"optimizer.lr={config.optimizer.lr:g}, {ranks} ranks, optimizer.scale={config.optimizer.scale}"
-        )
-        log.info("the learning rate is %g: %s", rate, rule)
-    return replace(config.optimizer, lr=rate)
-
-
-def _end(stop: Stop, config: TrainConfig, data: BinData, folder: Path) -> None:
-    """Raise where what stopped the training stops the command, too."""
-    if stop.reason is Reason.SIGNAL:
-        how = f" on rank {stop.rank}: `bincount train resume={folder}` goes on"
-        raise Stopped(signal.Signals(stop.number), how)
-    if stop.reason is Reason.UNREADABLE:
-        raise BincountError(
-            f"{stop}, more than data.max_bad={config.data.max_bad:g} allows, which is "
-            f"{data.most_unreadable:,}: {data.unreadable.summary() or 'see the log'}"
-        )
-
-
-def _resume_from(config: TrainConfig, folder: Path) -> Path | None:
-    """The checkpoint that :func:`last_checkpoint` found whole."""
-    if config.resume is None:
-        return None
-    return next((folder / name for name in (run.LAST, run.PREVIOUS) if (folder / name).exists()), None)
-
-
-def _start(course: Course) -> Start:
-    epoch, steps = course.start.epoch, course.start.steps
-    return Start(epoch, steps, course.steps_of(epoch), course.scheduled)
-
-
-def _facts(config: TrainConfig, index: Index) -> dict[str, Any]:
-    """What a counter must know beside the weights."""
-    return {
-        "model": asdict(config.model),
-        "objective": asdict(config.objective),
-        "counts": asdict(index.counts),
-        "image_size": list(config.data.height_width),
-        "stored": asdict(index.image_size),
-        "index_digest": index.digest,
-    }
-
-
-def _copies(config: TrainConfig, folder: Path) -> Copies | None:
-    """The second place of the run's checkpoints, laid out like the folder of runs."""
-    if config.trainer.checkpoint_copy is None:
-        return None
-    top = config.trainer.checkpoint_copy.rstrip("/")
-    return Copies(folder, f"{top}/{config.experiment}/{folder.name}")
-
-
-def _model(config: TrainConfig, index: Index, fresh: bool) -> tuple[torch.nn.Module, objectives.Objective]:
-    """The model and what it learns by. Not ``fresh``: its weights come from a checkpoint."""
-    settings = asdict(config.model) if fresh else {**asdict(config.model), "weights": None}
-    objective = objectives.build(classes=len(index.counts), **asdict(config.objective))
-    model = backbones.build(outputs=objective.outputs, image_size=config.data.height_width, **settings)
-    return model, objective
-
-
 def _model_name(config: TrainConfig) -> str:
     return getattr(config.model, "architecture", config.model.name)
-
-
-def _precision(launcher: Launcher) -> Any:
-    """Lightning's name of the precision; ``auto`` is bf16 where the device computes in it, and so faster."""
-    if launcher.precision != "auto":
-        return launcher.precision
-    if launcher.accelerator == "gpu":
-        has_bf16 = torch.cuda.is_bf16_supported()
-    else:
-        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -375,42 +182,11 @@ def run_folder(config: TrainConfig) -> Path:
     else:
         folder = run.find(config.resume, config.runs)
         storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(saved))
-    if copies := _copies(config, folder):
+    if copies := copies_of(config, folder):
         # Shows before training whether copies can be written there.
         copies.put(folder / "config.yaml")
         copies.finish()
     return folder
-
-
-@contextlib.contextmanager
-def _lightning_quiet() -> Iterator[None]:
-    """Silence Lightning where it warns of a choice that we made, or of its own insides."""
-    meant = [
-        "GPU available but not used",
-        "The `srun` command is available",
-        "Checkpoint directory .* exists and is not empty",
-        "Found .* module.* in eval mode at the start of training",
-        "The number of training batches .* is smaller than the logging interval",
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    ]
-    names = [
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.accelerators.cuda",
-        "lightning.pytorch.trainer.connectors.checkpoint_connector",
-        "lightning.fabric.utilities.distributed",
-    ]
-    talkers = [logging.getLogger(name) for name in names]
-    levels = [talker.level for talker in talkers]
-    with warnings.catch_warnings():
-        for message in meant:
-            warnings.filterwarnings("ignore", message=f".*{message}")
-        for talker in talkers:
-            talker.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for talker, level in zip(talkers, levels, strict=True):
-                talker.setLevel(level)
 
 
 def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
@@ -420,20 +196,3 @@ def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
         return
     data = EvaluationData(root=None, batch_size=config.data.batch_size, workers=config.data.workers)
     evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, data=data))
-
-
-def rank(folder: Path) -> None:
-    """What torchrun starts on each rank. Exits where it fails or is stopped."""
-    if os.environ["RANK"] == "0":
-        run.log_to(folder)
-    try:
-        with Signals() as signals:
-            fit(compose.typed("train", run.saved_config(folder)), folder, signals)
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("BINCOUNT_DEBUG") == "1":
-            raise
-        sys.exit(ranks.report(error))
-
-
-if __name__ == "__main__":
-    rank(Path(sys.argv[1]))

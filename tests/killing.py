@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from bincount import compose, storage, train
+from bincount import compose, fit, storage, train
 from bincount.model import backbones
 from bincount.model.module import CountModule
 from bincount.training import ranks
@@ -41,9 +41,6 @@ class Moment:
 
     def __str__(self) -> str:
         return f"{1000 * self.seconds:.0f} ms into {self.what} {self.number}"
-
-
-FIT = train.fit
 
 
 class Killed(Exception):
@@ -110,12 +107,11 @@ def _be(rank: int, devices: int, port: int, folder: Path, tell: int, start: int)
         }
     code = 1
     try:
-        train.fit = FIT
         if rank == 0:
             for what, (owner, name) in EVENTS.items():
                 setattr(owner, name, _telling(getattr(owner, name), what, tell))
         CountModule.training_step = _noting(CountModule.training_step, folder / f"rows-{rank}.txt", start)
-        train.rank(folder)
+        fit.rank(folder)
         code = 0
     except BaseException:
         traceback.print_exc()

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bincount import train
+from bincount import fit
 from bincount.data.index import Index
 from bincount.model.module import CountModule
 
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
         return step(module, batch, batch_index)
 
     CountModule.training_step = logged_step  # type: ignore[method-assign]
-    train.rank(folder)
+    fit.rank(folder)
 
 
 if __name__ == "__main__":

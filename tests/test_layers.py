@@ -13,7 +13,7 @@ LAYERS = [
     {"progress", "storage"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"comparison", "counter", "pictures"},
+    {"comparison", "counter", "fit", "pictures"},
     {"report"},
     {"prepare", "evaluate", "predict", "train"},
     {"cli"},

@@ -21,7 +21,7 @@ import torch
 from killing import differences
 from trouble import small_disk, wait_until
 
-from bincount import cli, compose, run, train
+from bincount import cli, compose, fit, run, train
 from bincount.errors import Stopped
 from bincount.model.module import CountModule
 from bincount.training.sealed import read
@@ -259,12 +259,10 @@ def test_a_rate_that_hangs_on_the_ranks_follows_them(
 ) -> None:
     """As if the run had been begun on four ranks: their rate is twice that of one under the rule sqrt."""
     folder = crashing(data, *QUICK, "optimizer.scale=sqrt", "scheduler=step", step=9)
-    monkeypatch.setattr(train, "rate_factor", lambda rule, ranks: {"sqrt": 2.0}[rule])
+    monkeypatch.setattr(fit, "rate_factor", lambda rule, ranks: {"sqrt": 2.0}[rule])
     bincount("resume=latest", "trainer.max_steps=9")
-    assert (
-        "the learning rate is 0.02: optimizer.lr=0.01, optimizer.scale=sqrt"
-        in (folder / "log.txt").read_text()
-    )
+    told = "the learning rate is 0.02: optimizer.lr=0.01 scaled for 1 ranks (optimizer.scale=sqrt)"
+    assert told in (folder / "log.txt").read_text()
     rates = [float(row["train/lr"]) for row in rows(folder) if row["train/lr"]]
     assert read(folder / run.LAST)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.02
     assert read(folder / run.LAST)["lr_schedulers"][0]["base_lrs"] == [0.02, 0.02]

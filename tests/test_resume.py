@@ -263,10 +263,8 @@ def test_a_rate_that_hangs_on_the_ranks_follows_them(
     bincount("resume=latest", "trainer.max_steps=9")
     told = "the learning rate is 0.02: optimizer.lr=0.01 scaled for 1 ranks (optimizer.scale=sqrt)"
     assert told in (folder / "log.txt").read_text()
-    rates = [float(row["train/lr"]) for row in rows(folder) if row["train/lr"]]
     assert read(folder / run.LAST)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.02
     assert read(folder / run.LAST)["lr_schedulers"][0]["base_lrs"] == [0.02, 0.02]
-    assert not rates or rates[-1] == 0.02
 
 
 # --- what is refused ----------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
             enable_model_summary=False,
             default_root_dir=folder,
         )
+        if config.trainer.sync_batchnorm:
+            log.info("batch norms are over the photos of all ranks (trainer.sync_batchnorm)")
         module.to(memory_format=torch.channels_last)
         leave_signals_alone(trainer)
         try:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test check format clean
+.PHONY: train test test-oldest check format clean
 
 train: .venv/core data/drawn/index.json ## draw bins, train ResNet34 on the CPU, evaluate
 	$(BIN)/bincount train
@@ -15,6 +15,10 @@ check: .venv/dev ## the quick round while working: lint, types, unit tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow"
+
+test-oldest: .venv-oldest/dev ## the tests with the oldest torch that is supported
+	.venv-oldest/bin/pytest -m "not slow"
+	.venv-oldest/bin/pytest tests/test_train.py tests/test_ranks.py tests/test_resume.py -m slow
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -34,5 +38,10 @@ data/drawn/index.json: | .venv/core
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+.venv-oldest/dev: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[dev]'
+	@touch $@
+
 clean: ## remove the environment and what the default commands made
-	rm -rf .venv data/drawn
+	rm -rf .venv .venv-oldest data/drawn

@@ -107,6 +107,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return contents(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set_and_goes_on(
     killed: Path, uninterrupted: dict[str, bytes], moment: str
@@ -121,6 +122,7 @@ def test_a_killed_prepare_leaves_nothing_that_is_taken_for_a_data_set_and_goes_o
     assert [path.name for path in out.parent.iterdir() if "fresh" in path.name] == ["fresh"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_prepare_killed_while_replacing_leaves_the_data_set_that_was_there(
     killed: Path, uninterrupted: dict[str, bytes], moment: str

@@ -99,7 +99,7 @@ def stop_the_worker(run: Training, ranks: list[int]) -> None:
 LOST: dict[str, tuple[Callable[[Training, list[int]], None], str]] = {
     "killed": (
         lambda run, ranks: os.kill(ranks[1], signal.SIGKILL),
-        r"rank 1 on \S+ does not answer any more: it was killed",
+        r"rank 1 (was killed by SIGKILL|on \S+ does not answer any more: it was killed)",
     ),
     "stopped": (
         lambda run, ranks: os.kill(ranks[1], signal.SIGSTOP),

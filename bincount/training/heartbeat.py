@@ -69,14 +69,15 @@ class Watch:
 class Heartbeat(L.Callback):
     """A thread that beats for this rank and watches over the next one. What ranks warn of, rank 0 logs.
 
-    ``lost`` is called once the store cannot be reached, which means that torchrun is gone; ``ending`` with
-    why this process ends, right before it does.
+    ``lost`` is called once torchrun is gone, or its store cannot be reached; ``ending`` with why this process
+    ends, right before it does.
     """
 
     def __init__(
         self, stalled_after: float, lost: Callable[[], None], ending: Callable[[BincountError], object]
     ):
         self._stalled_after, self._lost, self._ending = stalled_after, lost, ending
+        self._parent = os.getppid()
         self._passed = 0
         self._heard = 0
         self._over = threading.Event()
@@ -127,7 +128,7 @@ class Heartbeat(L.Callback):
     def _run(self) -> None:
         try:
             self._watch()
-        except RuntimeError:  # of the store, in one of several kinds
+        except RuntimeError:  # the store's is one of several kinds of it
             log.warning("torchrun, which started the ranks, cannot be reached any more")
             self._lost()
             if not self._over.wait(ALONE):
@@ -137,6 +138,8 @@ class Heartbeat(L.Callback):
         following = (self._rank + 1) % self._ranks
         watch, number = Watch(self._stalled_after, time.monotonic()), 0
         while not self._over.wait(EVERY):
+            if os.getppid() != self._parent:  # where rank 0 has the store itself, that lives on
+                raise RuntimeError("torchrun is gone")
             number, passed = number + 1, self._passed
             self._store.set(f"beat/{self._rank}", f"{number} {passed} {socket.gethostname()}")
             self._listen()

@@ -31,7 +31,7 @@ class Smddp(ProcessGroup):
         return self._gloo.broadcast(tensors, opts)
 
     def allgather(self, outputs: Any, inputs: Any, opts: Any = None) -> Any:
-        return self._gloo.allgather(outputs, inputs, opts or distributed.AllgatherOptions())
+        return self._gloo.allgather(outputs, inputs, *([opts] if opts else []))
 
     def barrier(self, opts: Any = None) -> Any:
         return self._gloo.barrier(opts or distributed.BarrierOptions())

@@ -221,7 +221,21 @@ class CrossEntropy(Objective):
     label_smoothing: float = _below_one()
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy}
+@dataclass(kw_only=True)
+class Ordinal(Objective):
+    """Cross-entropy with a soft target: a bell of ``sigma`` items around the true count."""
+
+    sigma: float = _above_zero()
+
+
+@dataclass(kw_only=True)
+class Focal(Objective):
+    """Focal loss; ``gamma`` 0 is cross-entropy."""
+
+    gamma: float = _at_least(0)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"cross_entropy": CrossEntropy, "ordinal": Ordinal, "focal": Focal}
 
 
 @dataclass(kw_only=True)
@@ -325,7 +339,41 @@ class Launcher:
     stalled_after: float = _above_zero()
 
 
-LAUNCHERS: dict[str, type[Launcher]] = {"local": Launcher, "gpu": Launcher}
+@dataclass(kw_only=True)
+class SageMaker(Launcher):
+    """A job of SageMaker, which `python launch/submit.py` sends. ``devices``: ranks an instance.
+
+    ``instance_type``: what trains; ``prepare_instance_type``: what prepares. ``image`` None: AWS's own, which
+    then needs ``code``, a wheel of bincount. ``role``: whose rights the job has. ``output``: s3://bucket/prefix
+    under which all that a job makes is kept. ``input``: s3 streams ``data.root``; File and FastFile let
+    SageMaker bring it. ``checkpoints``: auto is below ``output``; none; or those of an earlier job, to go on
+    with. ``max_hours``: the job ends after so many; ``max_wait_hours``: that, and waiting for spot instances.
+    ``secrets``: which variable of the job is which secret's name in Secrets Manager; never a value.
+    """
+
+    nodes: int = _at_least(1)
+    instance_type: str
+    prepare_instance_type: str
+    image: str | None
+    code: str | None = _path()
+    role: str | None
+    region: str
+    output: str | None = _path()
+    input: str = _one_of("s3", "File", "FastFile")
+    checkpoints: str
+    spot: bool
+    max_hours: float = _above_zero()
+    max_wait_hours: float | None = _above_zero()
+    volume_gb: int = _ruled(lambda value: 1 <= value <= 16384, "must be from 1 to 16384")
+    secrets: dict[str, str | None]
+
+
+LAUNCHERS: dict[str, type[Launcher]] = {
+    "local": Launcher,
+    "gpu": Launcher,
+    "sagemaker": SageMaker,
+    "sagemaker_smddp": SageMaker,
+}
 
 
 @dataclass(kw_only=True)
@@ -401,22 +449,30 @@ class EvaluationData:
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    """`bincount evaluate`. ``run``: one run, or a list of runs to compare."""
+    """`bincount evaluate`. ``run``: one run, or a list of runs to compare.
+
+    ``decode``: how probabilities become a count; None: as was best for the run on validation.
+    """
 
     run: Any = _path()
     runs: str = _path()
     split: str
+    decode: str | None = _one_of("mode", "median", "mean")
     data: EvaluationData
 
 
 @dataclass(kw_only=True)
 class PredictConfig:
-    """`bincount predict`. ``photos``: a folder, a glob, a photo, or a list of these."""
+    """`bincount predict`. ``photos``: a folder, a glob, a photo, or a list of these.
+
+    ``decode``: how probabilities become a count; None: as was best for the run on validation.
+    """
 
     run: str = _path()
     runs: str = _path()
     photos: Any = _path()
     out: str = _path()
+    decode: str | None = _one_of("mode", "median", "mean")
     batch_size: int = _at_least(1)
 
 

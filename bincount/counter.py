@@ -16,13 +16,17 @@ from bincount.data.index import Counts, ImageSize
 from bincount.data.pixels import fit, normalise
 from bincount.errors import BadInput, one_line
 from bincount.model import backbones, objectives
-from bincount.model.objectives import Objective, decode
+from bincount.model.decoding import decode, tempered
+from bincount.model.objectives import Objective
 from bincount.training.checkpoints import FACTS
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A model and how photos reach it. ``image_size``: (height, width); ``stored``: how photos were kept."""
+    """A model and how photos reach it. ``image_size``: (height, width); ``stored``: how photos were kept.
+
+    ``temperature`` puts its probabilities right, ``decoding`` makes them counts (bincount.model.decoding).
+    """
 
     model: nn.Module
     objective: Objective
@@ -30,6 +34,8 @@ class Counter:
     image_size: tuple[int, int]
     stored: ImageSize
     device: torch.device
+    temperature: float = 1.0
+    decoding: str = "mode"
 
     def pixels(self, encoded: bytes) -> Tensor:
         """A JPEG or PNG as the model takes it: uint8 (3, height, width). Raises UnreadablePhoto."""
@@ -39,18 +45,19 @@ class Counter:
     def probabilities(self, pixels: Tensor) -> Tensor:
         """The probability of each count, float32 (B, classes) on the CPU, of uint8 (B, 3, height, width)."""
         outputs = self.model(normalise(pixels.to(self.device))).float()
-        return self.objective.posterior(outputs).cpu()
+        return tempered(self.objective.posterior(outputs), self.temperature).cpu()
 
     def count(self, photos: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """Counts int64 (B,), probabilities float32 (B, classes) of encoded photos. Raises UnreadablePhoto."""
         probabilities = self.probabilities(torch.stack([self.pixels(photo) for photo in photos]))
-        return decode(probabilities)[0], probabilities
+        return decode(probabilities, self.decoding), probabilities
 
 
-def load(folder: Path, device: str | None = None) -> Counter:
-    """Load the best checkpoint of a run (the last one where there was no validation).
+def load(folder: Path, device: str | None = None, decoding: str | None = None) -> Counter:
+    """Load the best checkpoint of a run (the last one where there was no validation), as it was calibrated.
 
-    ``device`` None: a GPU where there is one. Raises BadInput for a run without a usable checkpoint.
+    ``device`` None: a GPU where there is one. ``decoding`` None: what was best on validation.
+    Raises BadInput for a run without a usable checkpoint.
     """
     names = (run.BEST, run.LAST, run.PREVIOUS)
     path = next((folder / name for name in names if (folder / name).exists()), None)
@@ -75,4 +82,14 @@ def load(folder: Path, device: str | None = None) -> Counter:
     )
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = model.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Counter(model, objective, counts, image_size, ImageSize(**facts["stored"]), where)
+    calibrated = run.calibration(folder)
+    return Counter(
+        model,
+        objective,
+        counts,
+        image_size,
+        ImageSize(**facts["stored"]),
+        where,
+        temperature=calibrated.get("temperature", 1.0),
+        decoding=decoding or calibrated.get("decode", "mode"),
+    )

@@ -52,6 +52,14 @@ def exit_code(error: BaseException) -> int:
     return error.exit_code if isinstance(error, BincountError) else 1
 
 
+def retold(line: str, code: int) -> BincountError:
+    """What :func:`complaint` and :func:`exit_code` told of another process's error, as an error again."""
+    if code > 128:
+        received = signal.Signals(code - 128)
+        return Stopped(received, line.removeprefix(str(Stopped(received))))
+    return BadInput(line) if code == BadInput.exit_code else BincountError(line)
+
+
 def one_line(error: BaseException) -> str:
     """What a library says of its failure, on one line of bounded length."""
     return " ".join(str(error).split())[:300] or type(error).__name__

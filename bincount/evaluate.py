@@ -1,9 +1,10 @@
 """`bincount evaluate`: a run and a split become figures, pictures and a report.
 
-evaluation/<split>/results.json  predictions.parquet  confusion.png  examples.png
+evaluation/<split>/results.json  predictions.parquet  confusion.png  reliability.png  examples.png
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from bincount import comparison, pictures, progress, report, run, storage
-from bincount.config import EvaluateConfig
+from bincount.config import EvaluateConfig, EvaluationData
 from bincount.counter import Counter, load
 from bincount.data.datamodule import evaluation_loader
 from bincount.data.images import decode_jpeg
@@ -22,8 +23,8 @@ from bincount.data.index import UNLABELLED, Index, SplitTable
 from bincount.data.plan import Layout
 from bincount.data.unreadable import Unreadable
 from bincount.errors import BadInput, BincountError
+from bincount.model.decoding import best_decoding, decode, expected, fit_temperature, tempered
 from bincount.model.metrics import baselines, score
-from bincount.model.objectives import decode
 
 #: Photos shown in examples.png.
 EXAMPLES = 12
@@ -47,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> None:
 def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
     """Score one run on a split and write what it gave into the run's folder."""
     saved = run.saved_config(folder)
-    counter = load(folder)
+    counter = load(folder, decoding=config.decode)
     index = Index.open(config.data.root or saved.data.root)
     if index.counts != counter.counts:
         of_data, of_run = ", ".join(index.counts.names), ", ".join(counter.counts.names)
@@ -60,11 +61,14 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
             f"split={UNLABELLED}: its photos have no count to compare with; use `bincount predict`"
         )
     table = index.split(config.split)
-    probabilities = _probabilities(counter, index, config)
+    probabilities = _probabilities(counter, index, config.split, config.data)
     classes = counter.counts.classes(table.count)
+    told = decode(torch.from_numpy(probabilities), counter.decoding).numpy()
     results: Results = {
         "split": config.split,
-        **score(classes, probabilities),
+        "decode": counter.decoding,
+        "temperature": counter.temperature,
+        **score(classes, probabilities, counter.decoding),
         "baselines": baselines(classes, len(counter.counts)),
         "names": counter.counts.names,
         "data": storage.absolute(index.store.address),
@@ -72,22 +76,49 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
     }
     where = folder / "evaluation" / config.split
     storage.write_text(where / "results.json", json.dumps(results, indent=2) + "\n")
-    _write_predictions(where / "predictions.parquet", table, classes, probabilities, counter)
-    pictures.confusion(where / "confusion.png", results["confusion"], counter.counts.names)
-    pictures.examples(where / "examples.png", _examples(table, classes, probabilities, counter.counts.names))
+    names = counter.counts.names
+    _write_predictions(where / "predictions.parquet", table, classes, told, probabilities, names)
+    pictures.confusion(where / "confusion.png", results["confusion"], names)
+    pictures.reliability(where / "reliability.png", classes, probabilities)
+    pictures.examples(where / "examples.png", _examples(table, classes, told, probabilities, names))
     report.write(folder)
     return results
 
 
-def _probabilities(counter: Counter, index: Index, config: EvaluateConfig) -> npt.NDArray[np.float32]:
+def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
+    """Find on the photos of ``val`` which temperature makes a run's probabilities right, and which decoding
+    is best, and write it to the run's calibration.json.
+    """
+    counter = replace(load(folder), temperature=1.0)
+    given = torch.from_numpy(_probabilities(counter, index, "val", data)).double()
+    classes = counter.counts.classes(index.split("val").count)
+    counts = torch.from_numpy(classes)
+    temperature = fit_temperature(counts, given)
+    right = tempered(given, temperature)
+    before, after = score(classes, given), score(classes, right)
+    found = {
+        "split": "val",
+        "samples": after["samples"],
+        "temperature": temperature,
+        "decode": best_decoding(counts, right),
+        "nll": {"before": before["nll"], "after": after["nll"]},
+        "ece": {"before": before["ece"], "after": after["ece"]},
+        "decodings": after["decodings"],
+    }
+    storage.write_text(folder / run.CALIBRATION, json.dumps(found, indent=2) + "\n")
+
+
+def _probabilities(
+    counter: Counter, index: Index, split: str, data: EvaluationData
+) -> npt.NDArray[np.float32]:
     """The probability of each count for every photo of the split, float32 (photos, classes)."""
-    layout = Layout(1, config.data.workers, config.data.batch_size)
-    batches = evaluation_loader(index, config.split, counter.image_size, layout)
-    photos = len(index.split(config.split))
+    layout = Layout(1, data.workers, data.batch_size)
+    batches = evaluation_loader(index, split, counter.image_size, layout)
+    photos = len(index.split(split))
     found = np.zeros((photos, len(counter.counts)), dtype=np.float32)
     counted = np.zeros(photos, dtype=np.int64)
     unreadable: list[Unreadable] = []
-    for batch in progress.track(batches, f"evaluating {config.split}", -(-photos // layout.batch_size)):
+    for batch in progress.track(batches, f"evaluating {split}", -(-photos // layout.batch_size)):
         real = batch["weight"] > 0
         rows = batch["row"][real].numpy()
         found[rows] = counter.probabilities(batch["pixels"])[real].numpy()
@@ -96,7 +127,7 @@ def _probabilities(counter: Counter, index: Index, config: EvaluateConfig) -> np
     if not (counted == 1).all():
         told = "; ".join(map(str, unreadable[:3]))
         missing = int((counted != 1).sum())
-        raise BincountError(f"{missing} of {photos} photos of {config.split} could not be counted: {told}")
+        raise BincountError(f"{missing} of {photos} photos of {split} could not be counted: {told}")
     if not np.isfinite(found).all():
         raise BincountError("the run's weights have diverged (NaN): train again with a lower optimizer.lr")
     return found
@@ -106,13 +137,13 @@ def _write_predictions(
     path: Path,
     table: SplitTable,
     classes: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
-    counter: Counter,
+    names: list[str],
 ) -> None:
-    predicted, expected = decode(torch.from_numpy(probabilities))
-    columns: dict[str, Any] = {"id": table.id, "count": classes, "predicted": predicted.numpy()}
-    columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(counter.counts.names)}
-    columns["expected"] = expected.numpy()
+    columns: dict[str, Any] = {"id": table.id, "count": classes, "predicted": predicted}
+    columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(names)}
+    columns["expected"] = expected(torch.from_numpy(probabilities)).numpy()
     with storage.written_whole(path) as partial:
         pq.write_table(pa.table(columns), partial, compression="zstd")
 
@@ -120,6 +151,7 @@ def _write_predictions(
 def _examples(
     table: SplitTable,
     classes: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float32],
     names: list[str],
 ) -> list[pictures.Example]:
@@ -129,8 +161,8 @@ def _examples(
     for row in rows:
         shard = table.shards[table.shard[row]]
         jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
-        told = int(probabilities[row].argmax())
-        shown = names[classes[row]], names[told], float(probabilities[row, told])
+        count = int(predicted[row])
+        shown = names[classes[row]], names[count], float(probabilities[row, count])
         examples.append(pictures.Example(decode_jpeg(jpeg), *shown))
     return examples
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -128,8 +129,8 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
 def _end(stop: Stop, config: TrainConfig, data: BinData, folder: Path) -> None:
     """Raise where what stopped the training stops the command, too."""
     if stop.reason is Reason.SIGNAL:
-        how = f" on rank {stop.rank}: `bincount train resume={folder}` goes on"
-        raise Stopped(signal.Signals(stop.number), how)
+        how = ranks.going_on(folder, config.launcher.nodes)
+        raise Stopped(signal.Signals(stop.number), f" on rank {stop.rank}: {how}")
     if stop.reason is Reason.UNREADABLE:
         raise BincountError(
             f"{stop}, more than data.max_bad={config.data.max_bad:g} allows, which is "
@@ -265,9 +266,10 @@ def rank(folder: Path) -> None:
         with Signals() as signals:
             fit(compose.typed("train", run.saved_config(folder)), folder, signals)
     except (Exception, KeyboardInterrupt) as error:
+        code = ranks.report(error)
         if os.environ.get("BINCOUNT_DEBUG") == "1":
-            raise
-        sys.exit(ranks.report(error))
+            traceback.print_exc()
+        sys.exit(code)
 
 
 if __name__ == "__main__":

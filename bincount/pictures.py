@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 
 mpl.use("Agg")  # no screen is needed, nor looked for
 from matplotlib import pyplot as plt
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from bincount import storage
 from bincount.data.images import Pixels
+from bincount.model.metrics import ECE_BINS
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 
@@ -47,6 +49,33 @@ def confusion(path: Path, matrix: Sequence[Sequence[int]], names: Sequence[str])
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("items told")
     axes.set_ylabel("items in the record")
+    _save(figure, path)
+
+
+def reliability(path: Path, counts: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> None:
+    """Draw how often the most probable count is right, over its probability; below, for how many photos.
+
+    ``counts`` (photos,), ``probabilities`` (photos, classes). On the diagonal they mean what they say.
+    """
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == counts
+    place = np.clip(np.ceil(sure * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    photos = np.bincount(place, minlength=ECE_BINS)
+    held = photos > 0
+    mean = np.bincount(place, sure, ECE_BINS)[held] / photos[held]
+    share = np.bincount(place, right, ECE_BINS)[held] / photos[held]
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(4.6, 5), sharex=True, gridspec_kw={"height_ratios": [3, 1]}
+    )
+    above.plot([0, 1], [0, 1], color="gray", linestyle="--")
+    above.plot(mean, share, marker="o")
+    above.set_ylabel("share that is right")
+    above.set_ylim(0, 1)
+    above.grid(alpha=0.3)
+    below.bar((np.arange(ECE_BINS) + 0.5) / ECE_BINS, photos, width=0.9 / ECE_BINS)
+    below.set_ylabel("photos")
+    below.set_xlabel("probability of the count")
+    below.set_xlim(0, 1)
     _save(figure, path)
 
 

@@ -15,13 +15,13 @@ from bincount.counter import Counter, load
 from bincount.data.images import SUFFIXES, UnreadablePhoto
 from bincount.data.skipped import Skipped, as_csv
 from bincount.errors import BadInput
-from bincount.model.objectives import decode
+from bincount.model.decoding import decode
 
 
 def predict(config: PredictConfig) -> None:
     """Count every photo that can be read into ``config.out``; list the others beside it, with the reason."""
     paths = find_photos(config.photos)
-    counter = load(run.find(config.run, config.runs))
+    counter = load(run.find(config.run, config.runs), decoding=config.decode)
     out = storage.folder(config.out)
     skipped: list[Skipped] = []
     text = io.StringIO()
@@ -30,7 +30,7 @@ def predict(config: PredictConfig) -> None:
     rows = 0
     for chunk, probabilities in _counted(counter, paths, config.batch_size, skipped):
         for path, count, shares in zip(
-            chunk, decode(probabilities)[0].tolist(), probabilities.tolist(), strict=True
+            chunk, decode(probabilities, counter.decoding).tolist(), probabilities.tolist(), strict=True
         ):
             writer.writerow([path.stem, counter.counts.names[count], *(f"{share:.6f}" for share in shares)])
             rows += 1

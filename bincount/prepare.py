@@ -42,6 +42,14 @@ HOW = {"out", "workers", "part", "merge", "overwrite"}
 RECORDS, CATALOGUE = "records", "catalogue"
 
 
+class Unmade(BincountError):
+    """Shards are missing that other parts are to make; ``number`` is how many."""
+
+    def __init__(self, number: int, told: str):
+        super().__init__(told)
+        self.number = number
+
+
 def prepare(config: PrepareConfig) -> None:
     """Make the data set ``config.out``, or go on making it."""
     if config.part is not None and config.merge:
@@ -243,12 +251,13 @@ def _send(draft: Unfinished, name: str, shard: ShardWriter, piece: Piece) -> Non
 def _join(
     draft: Unfinished, config: PrepareConfig, plans: Sequence[ShardPlan], skipped: Sequence[Skipped]
 ) -> None:
-    """Write the index over all shards. Raises BincountError where one is missing."""
+    """Write the index over all shards. Raises Unmade where one is missing."""
     missing = sorted({plan.name for plan in plans} - draft.whole())
     if missing:
-        raise BincountError(
+        raise Unmade(
+            len(missing),
             f"{config.out}: {len(missing):,} of {len(plans):,} shards are missing, such as {missing[0]}: "
-            "make the parts that are not done, or leave merge=true out"
+            "make the parts that are not done, or leave merge=true out",
         )
     pieces = list(draft.read([plan.name for plan in plans]))
     rows = pa.concat_tables([rows_of([]), *(piece.rows for piece in pieces)])

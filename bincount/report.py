@@ -21,7 +21,11 @@ pre { background: #f6f8fa; padding: 1rem; overflow-x: auto } .scroll { overflow-
 """
 
 #: The pictures of an evaluation, with the text that stands for each where it cannot be seen.
-PICTURES = {"confusion": "confusion matrix, rows are true counts", "examples": "photos with the count told"}
+PICTURES = {
+    "confusion": "confusion matrix, rows are true counts",
+    "reliability": "how often the most probable count is right, over its probability",
+    "examples": "photos with the count told",
+}
 
 
 def write(folder: Path) -> None:
@@ -45,6 +49,11 @@ def write(folder: Path) -> None:
 def _evaluation(results: dict[str, Any], folder: Path) -> list[str]:
     figures = [("MAE", number(results["mae"])), ("within one", percent(results["within_one"]))]
     figures += [("NLL", number(results["nll"])), ("ECE", number(results["ece"]))]
+    figures += [("NLL of the prior", number(results["baselines"]["prior"]["nll"]))]
+    decodings = [
+        ("", how, percent(each["accuracy"]), number(each["rmse"]))
+        for how, each in results["decodings"].items()
+    ]
     per_count = [
         ("", name, f"{each['samples']:,}", percent(each["accuracy"]), number(each["rmse"]))
         for name, each in zip(results["names"], results["per_count"], strict=True)
@@ -55,6 +64,9 @@ def _evaluation(results: dict[str, Any], folder: Path) -> list[str]:
         _table(["", "accuracy", "RMSE", *(f"of {name}" for name in results["names"])], _summary(results)),
         _line("On the right the accuracy of each count. * published on other splits of ABID."),
         _line(", ".join(f"{name} {value}" for name, value in figures) + "."),
+        "<h3>By decoding</h3>",
+        _line(f"How probabilities become a count; all other figures are of the {results['decode']}."),
+        _table(["decoding", "accuracy", "RMSE"], decodings),
         "<h3>By count</h3>",
         _table(["count", "photos", "accuracy", "RMSE"], per_count),
         *(_image(path, told) for path, told in pictures if path.exists()),

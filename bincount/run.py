@@ -25,6 +25,7 @@ from bincount.errors import BadInput
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
 PREVIOUS = Path("checkpoints/previous.ckpt")
+CALIBRATION = Path("calibration.json")
 
 #: Marks a record that is for the log alone.
 _TOLD = "bincount_told"
@@ -94,6 +95,15 @@ def saved_config(folder: Path) -> DictConfig:
         raise BadInput(f"{folder}/config.yaml cannot be read: {str(error).splitlines()[0]}") from None
     assert isinstance(config, DictConfig)
     return config
+
+
+def calibration(folder: Path) -> dict[str, Any]:
+    """What was found on validation after training, see ``bincount.evaluate.calibrate``; empty without it."""
+    path = folder / CALIBRATION
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_bytes())
+    return found
 
 
 def log_to(folder: Path) -> None:

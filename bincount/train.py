@@ -13,26 +13,38 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from bincount import run, storage
-from bincount.config import EvaluateConfig, EvaluationData, Plateau, TrainConfig
+from bincount import compose, run, storage
+from bincount.config import EvaluateConfig, EvaluationData, Plateau, SageMaker, TrainConfig
 from bincount.data.course import check_kept
 from bincount.data.datamodule import BinData, kept_settings
 from bincount.data.index import Index
 from bincount.errors import BadInput, complaint, nearest
-from bincount.evaluate import evaluate
+from bincount.evaluate import calibrate, evaluate
 from bincount.fit import copies_of, counter_facts, fit, model_of
 from bincount.model.metrics import WATCHED
 from bincount.training import ranks, sealed
 from bincount.training.checkpoints import FACTS
+from bincount.training.hosts import Meeting
 from bincount.training.resuming import difference
 from bincount.training.sealed import Checkpoint
 from bincount.training.signals import Signals
 
 log = logging.getLogger(__name__)
 
+#: There is such a folder in a container of SageMaker.
+IN_JOB = Path("/opt/ml/input/config")
+
 
 def train(config: TrainConfig) -> Path:
     """Train and evaluate a run; returns its folder. Raises Stopped where a signal ends it."""
+    check_here(config)
+    index, folder = begin(config)
+    carry_out(config, index, folder)
+    return folder
+
+
+def begin(config: TrainConfig) -> tuple[Index, Path]:
+    """Check all that can be known before, and make the run's folder, or find the one to go on with."""
     index = Index.open(config.data.root)
     checkpoint = last_checkpoint(config)
     check(config, index, fresh=checkpoint is None)
@@ -46,14 +58,45 @@ def train(config: TrainConfig) -> Path:
         _model_name(config),
         ", ".join(f"{index.summary['splits'][s]['samples']:,} {s}" for s in index.splits),
     )
+    return index, folder
+
+
+def carry_out(config: TrainConfig, index: Index, folder: Path, meeting: Meeting | None = None) -> None:
+    """Train the run and evaluate it; with a ``meeting`` on several hosts, of which this is the first."""
     with Signals() as signals, _last_words():
-        if config.launcher.devices > 1:
-            ranks.start(config.launcher.devices, "bincount.fit", folder)
+        if meeting is not None:
+            meeting.announce(_invitation(folder))
+            ranks.start_on_all(meeting, config.launcher.devices, "bincount.fit", folder)
             signals.install()  # torchrun took them over
+        elif config.launcher.devices > 1:
+            ranks.start(config.launcher.devices, "bincount.fit", folder)
+            signals.install()
         else:
             fit(config, folder, signals)
         _evaluate(config, index, folder)
-    return folder
+
+
+def take_part(meeting: Meeting, top: Path) -> None:
+    """Train the run that the first host carries out; ``top`` is where this host may have its files."""
+    told = meeting.announced()
+    folder = top / str(told["name"])
+    storage.write_text(folder / "config.yaml", str(told["config"]))
+    if told["checkpoint"] is not None:
+        # Rank 0 reads it and sends it to all; here it is enough to know that there is one.
+        storage.write_durably(folder / told["checkpoint"], b"")
+    config: TrainConfig = compose.typed("train", run.saved_config(folder))
+    with Signals():
+        ranks.start_on_all(meeting, config.launcher.devices, "bincount.fit", folder)
+
+
+def _invitation(folder: Path) -> dict[str, str | None]:
+    """What other hosts must know of a run to train it."""
+    saved = next((name for name in (run.LAST, run.PREVIOUS) if (folder / name).exists()), None)
+    return {
+        "name": folder.name,
+        "config": (folder / "config.yaml").read_text(encoding="utf-8"),
+        "checkpoint": str(saved) if saved else None,
+    }
 
 
 @contextlib.contextmanager
@@ -64,6 +107,16 @@ def _last_words() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         run.note(complaint(error))
         raise
+
+
+def check_here(config: TrainConfig) -> None:
+    """Tell who wants a job of SageMaker which command sends it. Raises BadInput."""
+    if isinstance(config.launcher, SageMaker) and not IN_JOB.exists():
+        name = config.launcher.name
+        raise BadInput(
+            f"launcher={name}: that runs as a job of SageMaker: "
+            f"`python launch/submit.py train launcher={name} …` shows it, and submit=true sends it"
+        )
 
 
 def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
@@ -82,7 +135,7 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
         raise BadInput(
             f"{index.store.address}: every training photo has the count {held[0]}: there is nothing to learn"
         )
-    batch = config.data.batch_size * config.launcher.devices
+    batch = config.data.batch_size * config.launcher.devices * config.launcher.nodes
     if photos < batch:
         raise BadInput(
             f"data.batch_size={config.data.batch_size}: a step takes {batch} photos, and there are {photos}"
@@ -190,9 +243,11 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
+    data = EvaluationData(root=None, batch_size=config.data.batch_size, workers=config.data.workers)
+    if "val" in index.splits:
+        calibrate(folder, index, data)
     split = next((split for split in ("test", "val") if split in index.splits), None)
     if split is None:
         log.info("there is no split to evaluate on; the run is in %s", folder)
         return
-    data = EvaluationData(root=None, batch_size=config.data.batch_size, workers=config.data.workers)
-    evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, data=data))
+    evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, decode=None, data=data))

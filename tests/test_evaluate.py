@@ -12,9 +12,12 @@ import torch
 from making import write_data
 from rich.console import Console
 
-from bincount import cli, comparison
+from bincount import cli, comparison, run
+from bincount.config import EvaluationData
+from bincount.counter import load
 from bincount.data.index import Index
-from bincount.evaluate import _examples
+from bincount.evaluate import _examples, _probabilities
+from bincount.model.decoding import decode
 from bincount.model.metrics import score
 from bincount.model.published import PUBLISHED
 
@@ -31,19 +34,45 @@ def test_results_have_the_promised_keys_and_follow_from_the_predictions(small_ru
     keys = "split samples accuracy rmse mae within_one nll ece per_count confusion baselines"
     assert set(keys.split()) <= set(results)
     assert set(results["per_count"][0]) == {"count", "samples", "accuracy", "rmse"}
-    assert set(results["baselines"]) == {"random", "majority"}
+    assert set(results["baselines"]) == {"random", "majority", "prior"}
 
     table = pq.read_table(where / "predictions.parquet")
     assert table.column_names == ["id", "count", "predicted", *(f"p_{n}" for n in range(6)), "expected"]
     probabilities = np.stack([table[f"p_{n}"].to_numpy() for n in range(6)], axis=1)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_array_equal(table["predicted"], probabilities.argmax(axis=1))
+    told = decode(torch.from_numpy(probabilities), results["decode"]).numpy()
+    np.testing.assert_array_equal(table["predicted"], told)
     np.testing.assert_allclose(table["expected"], probabilities @ np.arange(6), atol=1e-4)
     assert results["accuracy"] == pytest.approx(
         np.mean(table["count"].to_numpy() == table["predicted"].to_numpy())
     )
-    again = score(table["count"].to_numpy(), probabilities)
+    again = score(table["count"].to_numpy(), probabilities, results["decode"])
     assert {key: results[key] for key in again} == again
+
+
+def test_a_run_is_calibrated_on_validation(small_run: Path) -> None:
+    found = json.loads((small_run / "calibration.json").read_bytes())
+    results = json.loads((small_run / "evaluation/test/results.json").read_bytes())
+    assert (found["temperature"], found["decode"]) == (results["temperature"], results["decode"])
+    assert found["samples"] == 14
+    assert found["nll"]["after"] <= found["nll"]["before"]
+    counter = load(small_run)
+    assert (counter.temperature, counter.decoding) == (found["temperature"], found["decode"])
+    # Figures on validation are then those that were found.
+    index = Index.open(run.saved_config(small_run).data.root)
+    config = EvaluationData(root=None, batch_size=5, workers=0)
+    probabilities = _probabilities(counter, index, "val", config)
+    again = score(counter.counts.classes(index.split("val").count), probabilities)
+    assert again["nll"] == pytest.approx(found["nll"]["after"], rel=1e-5)
+    assert again["decodings"] == found["decodings"]
+
+
+def test_another_decoding_can_be_asked_for(run_copy: Path) -> None:
+    for how in ("mode", "median", "mean"):
+        assert cli.main(["evaluate", f"run={run_copy}", f"decode={how}", "data.workers=0"]) == 0
+        results = json.loads((run_copy / "evaluation/test/results.json").read_bytes())
+        assert results["decode"] == how
+        assert results["accuracy"] == results["decodings"][how]["accuracy"]
 
 
 def test_predictions_are_of_every_photo_of_the_split(small_run: Path, small_data: Path) -> None:
@@ -102,7 +131,7 @@ def test_two_runs_are_compared_side_by_side(run_copy: Path, capsys: pytest.Captu
 
 def test_the_report_is_one_file_with_pictures_and_published_figures(small_run: Path) -> None:
     report = (small_run / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3
+    assert report.count("data:image/png;base64,") == 4
     assert 'src="http' not in report
     assert all(each.name in report for each in PUBLISHED)
 
@@ -129,7 +158,7 @@ def test_a_bin_of_the_class_more_is_right_when_more_is_told(tmp_path: Path) -> N
     table = write_data(tmp_path, {"a": 9, "b": 2}, more=True).split("train")
     probabilities = np.eye(7, dtype=np.float32)[[6, 3]]
     names = [*"012345", "more"]
-    shown = _examples(table, np.array([6, 2]), probabilities, names)
+    shown = _examples(table, np.array([6, 2]), probabilities.argmax(axis=1), probabilities, names)
     assert [(each.count, each.told) for each in shown] == [("more", "more"), ("2", "3")]
 
 

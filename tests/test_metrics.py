@@ -58,7 +58,12 @@ def by_hand(counts, probabilities):
 def test_score_is_what_its_definition_says(seed, n, classes):
     counts, probabilities = photos(seed, n, classes)
     told, expected = score(counts, probabilities), by_hand(counts, probabilities)
-    assert list(told) == list(expected)
+    assert list(told) == [*expected, "decodings"]
+    assert told["decodings"].keys() == {"mode", "median", "mean"}
+    for how, figures in told["decodings"].items():
+        under = score(counts, probabilities, how)
+        assert figures == {"accuracy": under["accuracy"], "rmse": under["rmse"]}
+    assert told["decodings"]["mode"] == {"accuracy": told["accuracy"], "rmse": told["rmse"]}
     assert told["confusion"] == expected["confusion"]
     for mine, theirs in zip(told["per_count"], expected["per_count"], strict=True):
         assert mine == pytest.approx(theirs)

@@ -25,7 +25,10 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_is_counted(small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=out/counts.csv"]) == 0
+    assert (
+        cli.main(["predict", f"run={small_run}", f"photos={photos}", "out=out/counts.csv", "decode=mode"])
+        == 0
+    )
     rows = read(Path("out/counts.csv"))
     assert list(rows[0]) == ["id", "count", *(f"p_{n}" for n in range(6))]
     assert [row["id"] for row in rows] == ["00001", "00002", "1"]

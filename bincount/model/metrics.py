@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from bincount.model.objectives import decode
+from bincount.model.decoding import DECODINGS, decode
 
 ECE_BINS = 15
 
@@ -54,11 +54,22 @@ class Figures(TypedDict):
     confusion: list[list[int]]
 
 
+class Decoded(TypedDict):
+    """Figures under one decoding."""
+
+    accuracy: float | None
+    rmse: float | None
+
+
 class Score(Figures):
-    """Figures of whole counts, with two of probabilities: nll in nats, ece a share."""
+    """Figures of whole counts, with two of probabilities: nll in nats, ece a share.
+
+    `decodings` has accuracy and RMSE under each of them.
+    """
 
     nll: float | None
     ece: float | None
+    decodings: dict[str, Decoded]
 
 
 class Guess(TypedDict):
@@ -74,9 +85,16 @@ class MajorityGuess(Guess):
     count: int | None
 
 
+class Prior(TypedDict):
+    """Telling for every photo the share of each count in the split."""
+
+    nll: float | None
+
+
 class Baselines(TypedDict):
     random: Guess
     majority: MajorityGuess
+    prior: Prior
 
 
 def confusion_matrix(count: Tensor, told: Tensor, real: Tensor, classes: int) -> Tensor:
@@ -139,14 +157,14 @@ class CountMetrics(Metric):
 
     def update(self, probabilities: Tensor, count: Tensor, weight: Tensor) -> None:
         """Probabilities float [B, C], counts int64 [B], weight float [B]: 1 real, 0 a hole or padding."""
-        self.confusion += confusion_matrix(count, decode(probabilities)[0], weight > 0, self.classes)
+        self.confusion += confusion_matrix(count, decode(probabilities), weight > 0, self.classes)
 
     def compute(self) -> Figures:
         return figures(self.confusion.cpu().numpy())
 
 
-def score(counts: ArrayLike, probabilities: ArrayLike) -> Score:
-    """All figures of one split.
+def score(counts: ArrayLike, probabilities: ArrayLike, how: str = "mode") -> Score:
+    """All figures of one split; those of whole counts under the decoding `how`.
 
     Args:
         counts: true counts, integers [N] in 0 .. C-1.
@@ -163,8 +181,13 @@ def score(counts: ArrayLike, probabilities: ArrayLike) -> Score:
     classes = probability.shape[1]
     if len(count) and not 0 <= int(count.min()) <= int(count.max()) < classes:
         raise ValueError(f"counts {int(count.min())} to {int(count.max())} do not lie in 0 to {classes - 1}")
-    told, _ = decode(probability)
-    whole = figures(confusion_matrix(count, told, torch.ones_like(count, dtype=torch.bool), classes).numpy())
+    real = torch.ones_like(count, dtype=torch.bool)
+    of = {
+        each: figures(confusion_matrix(count, decode(probability, each), real, classes).numpy())
+        for each in DECODINGS
+    }
+    whole = of[how]
+    right = decode(probability) == count
     return {
         "samples": whole["samples"],
         "accuracy": whole["accuracy"],
@@ -172,9 +195,12 @@ def score(counts: ArrayLike, probabilities: ArrayLike) -> Score:
         "mae": whole["mae"],
         "within_one": whole["within_one"],
         "nll": _nll(count, probability),
-        "ece": calibration_error(probability.amax(dim=1), told == count) if len(count) else None,
+        "ece": calibration_error(probability.amax(dim=1), right) if len(count) else None,
         "per_count": whole["per_count"],
         "confusion": whole["confusion"],
+        "decodings": {
+            each: {"accuracy": found["accuracy"], "rmse": found["rmse"]} for each, found in of.items()
+        },
     }
 
 
@@ -209,7 +235,7 @@ def baselines(counts: ArrayLike, classes: int) -> Baselines:
     photos = np.bincount(np.asarray(counts, np.int64), minlength=classes)
     if not photos.any():
         nothing: Guess = {"accuracy": None, "rmse": None}
-        return {"random": nothing, "majority": {**nothing, "count": None}}
+        return {"random": nothing, "majority": {**nothing, "count": None}, "prior": {"nll": None}}
     share, count = photos / photos.sum(), np.arange(classes)
     variance = float(share @ (count - share @ count) ** 2)
     commonest = int(photos.argmax())
@@ -220,4 +246,5 @@ def baselines(counts: ArrayLike, classes: int) -> Baselines:
             "rmse": math.sqrt(share @ (count - commonest) ** 2),
             "count": commonest,
         },
+        "prior": {"nll": float(-(share[share > 0] * np.log(share[share > 0])).sum())},
     }

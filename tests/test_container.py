@@ -1,0 +1,402 @@
+"""What runs in SageMaker's containers: jobs of two hosts, rehearsed here, and what they are told."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Answering, Asked
+from killing import differences
+from making import prepare
+from rehearsal import Host, refused, stage
+from trouble import wait_until
+
+from bincount import container
+from bincount.errors import BadInput, BincountError
+from bincount.run import LAST
+from bincount.training.sealed import read
+
+HOSTS = ("algo-1", "algo-2")
+
+#: Of 68 photos an epoch takes 8 steps of two ranks with 4 each; after three nothing has got better for two.
+WORDS = ["model=resnet18", "data.image_size=32", "data.batch_size=4", "data.workers=1", "optimizer.lr=0.001"]
+WORDS += ["data.augment.shift=0.1", "data.augment.zoom=0.1", "launcher=sagemaker", "launcher.nodes=2"]
+WORDS += ["launcher.accelerator=cpu", "launcher.devices=1", "launcher.precision=32-true"]
+WORDS += ["data.root=s3://nobody/has-it", "trainer.max_epochs=50", "trainer.checkpoint_every=5"]
+WORDS += ["trainer.stop_after=2", "trainer.min_delta=10"]
+END = 24
+
+FAULTS = str(Path(__file__).parent / "container_faults")
+
+
+class Job:
+    """A job whose hosts run; its folder has that of each host."""
+
+    def __init__(self, hosts: list[Host]):
+        self.hosts = hosts
+        self.first, self.second = hosts
+
+    def end(self, seconds: float = 180) -> tuple[list[int], float]:
+        """Wait for its end; gives the exit codes, and the seconds until all that they started was gone."""
+        ends = [host.end(seconds) for host in self.hosts]
+        return [code for code, _ in ends], sum(taken for _, taken in ends)
+
+    @property
+    def told(self) -> str:
+        return "\n".join(f"--- {host.name}\n{host.told}" for host in self.hosts)
+
+    def last_steps(self) -> list[int]:
+        """The last step that each host began."""
+        return [int((host.ml / "output/steps.txt").read_text().split()[-1]) for host in self.hosts]
+
+
+@pytest.fixture(scope="module")
+def start(
+    small_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., contextlib.AbstractContextManager[Job]]:
+    """Starts a job of two hosts: ``start(*words, verb="train", fails="", **as Host takes it)``."""
+
+    @contextlib.contextmanager
+    def start(*words: str, verb: str = "train", fails: str = "", **more: Any) -> Iterator[Job]:
+        environment = {"PYTHONPATH": FAULTS, "REHEARSAL_FAILS": fails}
+        top = tmp_path_factory.mktemp("job")
+        with stage():
+            hosts = [
+                Host.from_config(top / name, name, HOSTS, verb, words, environment=environment, **more)
+                for name in HOSTS
+            ]
+            try:
+                yield Job(hosts)
+            finally:
+                for host in hosts:
+                    host.kill()
+
+    return start
+
+
+Start = Callable[..., contextlib.AbstractContextManager[Job]]
+
+
+@pytest.fixture(scope="module")
+def whole(start: Start, small_data: Path) -> Job:
+    """A job that nothing disturbed."""
+    with start(*WORDS, data=small_data) as job:
+        codes, _ = job.end()
+    assert codes == [0, 0], job.told
+    return job
+
+
+@pytest.mark.slow
+def test_two_hosts_train_and_stop_early_at_the_same_step(whole: Job) -> None:
+    log = whole.first.log
+    assert f"training stops after step {END}: no better for 2 epochs (trainer.stop_after)" in log
+    assert whole.last_steps() == [END - 1, END - 1]
+    assert any(line.startswith("epoch 3 of 50  loss ") for line in log)
+
+
+@pytest.mark.slow
+def test_the_first_host_has_the_model_and_its_run_and_the_second_has_nothing(whole: Job) -> None:
+    model = whole.first.ml / "model"
+    for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert read(model / name)["global_step"]
+        assert (model / name).read_bytes() == (whole.first.run / name).read_bytes()
+    results = json.loads((model / "evaluation/test/results.json").read_bytes())
+    assert results["samples"] == 14
+    for name in ("config.yaml", "environment.json", "log.txt", "metrics.csv", "report.html"):
+        assert (model / name).stat().st_size
+    assert "root: /opt/ml/input/data/data" in (model / "config.yaml").read_text()
+    assert not list((model / "checkpoints").glob("previous.ckpt"))
+    assert not any(path.is_symlink() for path in (whole.first.ml / "checkpoints").rglob("*"))
+    for folder in ("model", "checkpoints"):
+        assert list((whole.second.ml / folder).iterdir()) == []
+    assert [host.failure for host in whole.hosts] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_interrupted_on_any_host_is_gone_on_with_exactly(
+    start: Start, whole: Job, small_data: Path, tmp_path: Path
+) -> None:
+    with start(*WORDS, data=small_data, job="first") as job:
+        wait_until(lambda: _saved(job.first), 90)
+        job.second.main.send_signal(signal.SIGTERM)
+        codes, seconds = job.end()
+        assert codes == [128 + signal.SIGTERM] * 2, job.told
+        assert seconds < 20
+        log = job.first.log
+        stopped = next(line for line in log if line.startswith("training stops after step "))
+        step = int(stopped.split()[4].strip(":"))
+        assert stopped.endswith("SIGTERM on rank 1")
+        assert read(job.first.run / LAST)["global_step"] == step < END
+        assert not list((job.first.run / "checkpoints").glob(".*"))
+        assert log[-1].endswith("goes on where it is started again with the same checkpoints")
+        assert [host.failure for host in job.hosts] == [None, None]
+        job.first.upload(tmp_path / "kept")
+        job.second.upload(tmp_path / "kept")
+
+    with start(*WORDS, data=small_data, job="second", checkpoints=tmp_path / "kept") as job:
+        codes, _ = job.end()
+    assert codes == [0, 0], job.told
+    assert f"going on from {Path('/opt/ml/checkpoints/runs/default/first') / LAST}" in job.first.told
+    assert int((job.first.ml / "output/steps.txt").read_text().split()[0]) == step
+    assert differences(whole.first.ml / "model", job.first.ml / "model") == []
+
+
+def _saved(host: Host) -> bool:
+    with contextlib.suppress(StopIteration):
+        return (host.run / LAST).exists()
+    return False
+
+
+@pytest.mark.slow
+def test_an_error_within_a_step_is_the_failure_of_both_hosts_in_one_line(
+    start: Start, small_data: Path
+) -> None:
+    with start(*WORDS, data=small_data, fails="rank 1 in step 2") as job:
+        codes, _ = job.end()
+    assert codes == [1, 1], job.told
+    line = "ValueError: this photo is upside down (BINCOUNT_DEBUG=1 shows where)"
+    assert [host.failure for host in job.hosts] == [line, line]
+    assert job.first.log[-1] == line
+    assert "Traceback" not in job.told
+
+
+@pytest.mark.slow
+def test_without_a_data_set_neither_host_trains(start: Start, tmp_path: Path) -> None:
+    with start(*WORDS, "data.root=/nowhere") as job:
+        codes, _ = job.end()
+    assert codes == [2, 2], job.told
+    assert job.first.failure is not None
+    assert job.first.failure.startswith("data.root=/nowhere: there is no such folder")
+    assert "\n" not in job.first.failure
+    assert job.first.failure == job.second.failure
+
+
+@pytest.mark.slow
+def test_a_lost_host_ends_the_other(start: Start, small_data: Path) -> None:
+    with start(*WORDS, "launcher.stalled_after=5", data=small_data) as job:
+        wait_until(lambda: _saved(job.first), 90)
+        for each in job.second.family():
+            os.kill(each.pid, signal.SIGKILL)
+        codes, seconds = job.end()
+    assert codes == [1, -signal.SIGKILL], job.told
+    assert seconds < 90
+    assert job.first.failure == "rank 1 on algo-2 does not answer any more: it was killed"
+
+
+DRAWN = ["source.photos=120", "source.width=48", "source.height=40", "photos_per_shard=10", "seed=3"]
+
+
+@pytest.mark.slow
+def test_two_hosts_prepare_the_data_set_that_one_command_would(start: Start, tmp_path: Path) -> None:
+    with start(*DRAWN, "workers=0", f"out={tmp_path / 'shared'}", verb="prepare") as job:
+        codes, _ = job.end()
+    assert codes == [0, 0], job.told
+    assert "part 2/2 is done" in job.second.told
+    assert prepare(tmp_path / "alone", *DRAWN) == 0
+    assert _digests(tmp_path / "shared") == _digests(tmp_path / "alone")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+@pytest.mark.slow
+def test_what_fails_to_prepare_is_told_where_processing_jobs_tell_it(start: Start, tmp_path: Path) -> None:
+    words = ["source=folder", f"source.images={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]
+    with start(*words, verb="prepare") as job:
+        codes, _ = job.end()
+    assert codes == [2, 2], job.told
+    for host in job.hosts:
+        message = (host.ml / "output/message").read_text()
+        assert message.startswith("source.images")
+        assert "\n" not in message
+
+
+@pytest.mark.slow
+def test_a_request_is_all_that_a_host_needs(small_data: Path, tmp_path: Path) -> None:
+    """One host of one rank, made from a request as boto3 takes it."""
+    if problem := refused():
+        pytest.skip(f"this machine lets us make no namespaces: {problem}")
+    one = ["launcher.nodes=1", "trainer.max_epochs=1", "trainer.stop_after=null"]
+    config = compose_to(tmp_path / "uploaded/config.yaml", *WORDS, *one)
+    channel = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
+    request = {
+        "TrainingJobName": "bins-1",
+        "AlgorithmSpecification": {
+            "ContainerEntrypoint": ["python", "-m", "bincount.container"],
+            "ContainerArguments": ["train"],
+        },
+        "ResourceConfig": {"InstanceCount": 1},
+        "Environment": {"OMP_NUM_THREADS": "1"},
+        "CheckpointConfig": {"S3Uri": "s3://mine/bins-1/checkpoints"},
+        "InputDataConfig": [
+            {
+                "ChannelName": "config",
+                "DataSource": {"S3DataSource": {**channel, "S3Uri": "s3://mine/bins-1/config"}},
+            },
+            {"ChannelName": "data", "DataSource": {"S3DataSource": {**channel, "S3Uri": "s3://mine/data"}}},
+        ],
+    }
+    uploaded = {"s3://mine/bins-1/config/": config.parent, "s3://mine/data": small_data}
+    host = Host.from_request(request, uploaded, tmp_path / "host")
+    try:
+        code, _ = host.end(120)
+    finally:
+        host.kill()
+    assert code == 0, host.told
+    assert host.run.name == "bins-1"
+    assert (host.ml / "model/report.html").exists()
+
+
+def compose_to(path: Path, *words: str) -> Path:
+    from omegaconf import OmegaConf
+
+    from bincount import compose
+
+    path.parent.mkdir(parents=True)
+    path.write_text(OmegaConf.to_yaml(compose.compose("train", words), resolve=True))
+    return path
+
+
+@pytest.mark.slow
+def test_the_stock_train_program_starts_it_too(start: Start, small_data: Path, tmp_path: Path) -> None:
+    """As AWS's images are set up: `train` of the sagemaker-training toolkit runs a script of ours."""
+    script = tmp_path / "train.py"
+    script.write_text('import sys\nfrom bincount.container import main\nsys.exit(main(["train"]))\n')
+    words = [*WORDS, "trainer.max_epochs=1", "trainer.stop_after=null"]
+    toolkit = {"command": ["train"], "hyperparameters": {"sagemaker_program": '"train.py"'}}
+    with start(*words, data=small_data, brought={"code": script}, **toolkit) as job:
+        codes, _ = job.end()
+    assert codes == [0, 0], job.told
+    assert "Reporting training SUCCESS" in job.first.told
+    assert job.last_steps() == [7, 7]
+    assert (job.first.ml / "model/report.html").exists()
+
+
+# --- what it is told --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stands for /opt/ml in this process."""
+    monkeypatch.setattr(container, "ML", tmp_path)
+    monkeypatch.setattr(container, "RUNS", tmp_path / "checkpoints/runs")
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "'trian': one of train, prepare stands here, and all else in a file"),
+        (["train", "seed=1"], "'train seed=1': one of train, prepare stands here, and all else in a file"),
+        ([], "'': one of train, prepare stands here, and all else in a file"),
+        (
+            ["train"],
+            "there is no {ml}/input/data/config/config.yaml: the channel `config` of the job brings it",
+        ),
+    ],
+)
+def test_what_cannot_run_is_told_in_the_failure_file(
+    ml: Path, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert container.main(words) == 2
+    told = told.format(ml=ml)
+    assert (ml / "output/failure").read_text() == told
+    assert capsys.readouterr().err == f"bincount: {told}\n"
+
+
+def test_a_failure_is_cut_to_what_is_shown(ml: Path) -> None:
+    container._tell(ml / "output/failure", "ü" * 2000)
+    assert (ml / "output/failure").read_text() == "ü" * 512
+
+
+def test_the_hosts_come_from_the_file_or_from_the_toolkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resourceconfig.json"
+    assert container._cluster(file) == (("algo-1",), "algo-1", None)
+    monkeypatch.setenv("SM_HOSTS", '["algo-2", "algo-1"]')
+    monkeypatch.setenv("SM_CURRENT_HOST", "algo-2")
+    monkeypatch.setenv("SM_NETWORK_INTERFACE_NAME", "eth0")
+    assert container._cluster(file) == (("algo-1", "algo-2"), "algo-2", "eth0")
+    file.write_text('{"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth1"}')
+    assert container._cluster(file) == (("algo-1",), "algo-1", "eth1")
+    for content in ("{", "{}", '{"hosts": 3, "current_host": "a"}', '{"hosts": ["a"], "current_host": "b"}'):
+        file.write_text(content)
+        with pytest.raises(BincountError, match=r"resourceconfig\.json"):
+            container._cluster(file)
+
+
+def test_the_run_of_the_checkpoints_is_gone_on_with(ml: Path) -> None:
+    assert container._begun("a") is None
+    for name, taken in {"old": "old", "a": "a"}.items():
+        folder = ml / f"checkpoints/runs/default/{name}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+        found = container._begun("a")
+        assert found is not None
+        assert found.name == taken
+    with pytest.raises(BadInput, match="the checkpoints are of 2 runs, a, old"):
+        container._begun("b")
+
+
+def test_what_a_checkpoint_holds_cannot_change(tmp_path: Path) -> None:
+    compose_to(tmp_path / "run/config.yaml", *WORDS)
+    config = container._config("train", tmp_path / "run/config.yaml")
+    container._check_same(config, tmp_path / "run")
+    compose_to(tmp_path / "new/config.yaml", *WORDS, "optimizer.lr=0.5", "trainer.max_epochs=60")
+    config = container._config("train", tmp_path / "new/config.yaml")
+    with pytest.raises(BadInput, match=r"optimizer.lr=0.5: the checkpoints are of run run, .* with 0.001"):
+        container._check_same(config, tmp_path / "run")
+
+
+def test_as_many_hosts_as_nodes(ml: Path) -> None:
+    compose_to(ml / "input/data/config/config.yaml", *WORDS)
+    with pytest.raises(BadInput, match=r"launcher\.nodes=2: the job has 1 instances"):
+        container._train_config("job", 1)
+
+
+def test_secrets_become_variables_and_are_told_nowhere(
+    no_aws: pytest.MonkeyPatch, answering: Callable[..., Answering], capfd: pytest.CaptureFixture[str]
+) -> None:
+    secrets = {"plain": "s3cr3t-1", "of/console": '{"OTHER": "x", "TOKEN": "s3cr3t-2"}'}
+
+    def answer(asked: Asked) -> tuple[int, dict[str, str], bytes]:
+        name = json.loads(asked.body)["SecretId"]
+        if name not in secrets:
+            return 400, {}, b'{"__type": "ResourceNotFoundException", "message": "no such secret"}'
+        return 200, {}, json.dumps({"Name": name, "SecretString": secrets[name]}).encode()
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": answering(answer).endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "eu-west-1",
+        "WANDB_API_KEY": "",
+        "TOKEN": "",
+    }.items():
+        no_aws.setenv(name, value)
+    container._read_secrets()
+    no_aws.setenv("BINCOUNT_SECRETS", "WANDB_API_KEY=plain, TOKEN=of/console")
+    container._read_secrets()
+    assert (os.environ["WANDB_API_KEY"], os.environ["TOKEN"]) == ("s3cr3t-1", "s3cr3t-2")
+    for wanted, told in {
+        "A=none": "secret none for A cannot be read: .*no such secret",
+        "WANDB_API_KEY=of/console": "secret of/console has no text for WANDB_API_KEY",
+        "A": "BINCOUNT_SECRETS: 'A' is not VARIABLE=SECRET",
+    }.items():
+        no_aws.setenv("BINCOUNT_SECRETS", wanted)
+        with pytest.raises(BadInput, match=told) as error:
+            container._read_secrets()
+        assert "s3cr3t" not in str(error.value)
+    assert "s3cr3t" not in "".join(capfd.readouterr())

@@ -3,6 +3,8 @@
 Probabilities are float [..., C] of the counts 0 .. C-1, with rows that sum to 1.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,10 +54,10 @@ def fit_temperature(counts: Tensor, probabilities: Tensor) -> float:
     true = logits.gather(1, counts[:, None]).mean()
     low, high = 1 / MOST_TEMPERATURE, MOST_TEMPERATURE
     for _ in range(60):
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         slope = ((middle * logits).softmax(dim=1) * logits).sum(dim=1).mean() - true
         low, high = (low, middle) if slope > 0 else (middle, high)
-    return 1 / (low * high) ** 0.5
+    return 1 / math.sqrt(low * high)
 
 
 def best_decoding(counts: Tensor, probabilities: Tensor) -> str:

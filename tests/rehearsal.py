@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 from processes import Training
-
-from bincount import compose
 
 #: What makes the namespace: an /opt with all that the machine's has, and the host's own ml.
 _NAMESPACE = r"""
@@ -124,35 +121,23 @@ class Host(Training):
         )
 
     @classmethod
-    def from_config(
-        cls,
-        folder: Path,
-        name: str,
-        hosts: Sequence[str],
-        verb: str,
-        words: Sequence[str],
-        data: Path | None = None,
-        **more: Any,
-    ) -> "Host":
-        """A host of a job that runs ``VERB WORDS``, as `bincount` takes them; ``data`` is its channel."""
-        folder.mkdir(parents=True)
-        config = folder / "config.yaml"
-        config.write_text(OmegaConf.to_yaml(compose.compose(verb, words), resolve=True))
-        processing = verb == "prepare"
-        top = "processing/input" if processing else "input/data"
-        brought = {f"{top}/config": config, **({f"{top}/data": data} if data else {})}
-        brought |= more.pop("brought", {})
-        command = more.pop("command", ["python", "-m", "bincount.container", verb])
-        return cls(folder, name, hosts, command, brought=brought, processing=processing, **more)
-
-    @classmethod
     def from_request(
-        cls, request: Mapping[str, Any], uploaded: Mapping[str, Path], folder: Path, name: str = "algo-1"
+        cls,
+        request: Mapping[str, Any],
+        uploaded: Mapping[str, Path],
+        folder: Path,
+        name: str = "algo-1",
+        *,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
+        brought: Mapping[str, Path] | None = None,
+        hyperparameters: Mapping[str, str] | None = None,
     ) -> "Host":
         """A host of the job that a request of ``create_training_job`` or ``create_processing_job`` asks for.
 
         ``uploaded``: what is at each s3:// address, or below it, on this machine. The addresses of outputs
-        are not needed; that of checkpoints brings them back.
+        are not needed; that of checkpoints brings them back. ``environment`` and ``brought`` are beside the
+        request's own; ``command`` stands for its entry, with ``hyperparameters`` of that program.
         """
         if "ProcessingJobName" in request:
             job, program = request["ProcessingJobName"], request["AppSpecification"]
@@ -172,11 +157,14 @@ class Host(Training):
             folder,
             name,
             [f"algo-{n}" for n in range(1, instances + 1)],
-            [*program["ContainerEntrypoint"], *program.get("ContainerArguments", [])],
-            brought={place: _found(address, uploaded) for place, address in addresses.items()},
-            environment=request.get("Environment", {}),
+            command or [*program["ContainerEntrypoint"], *program.get("ContainerArguments", [])],
+            brought={
+                **{place: _found(address, uploaded) for place, address in addresses.items()},
+                **(brought or {}),
+            },
+            environment={**request.get("Environment", {}), **(environment or {})},
             checkpoints=uploaded.get(kept) or uploaded.get(f"{kept}/"),
-            hyperparameters=request.get("HyperParameters", {}),
+            hyperparameters=hyperparameters or request.get("HyperParameters", {}),
             job=job,
             processing="ProcessingJobName" in request,
         )

@@ -13,13 +13,14 @@ import pytest
 from conftest import Answering, Asked
 from killing import differences
 from making import prepare
-from rehearsal import Host, refused, stage
+from rehearsal import Host, stage
 from trouble import wait_until
 
 from bincount import container
 from bincount.errors import BadInput, BincountError
 from bincount.run import LAST
 from bincount.training.sealed import read
+from launch import requests, service_model, submit
 
 HOSTS = ("algo-1", "algo-2")
 
@@ -27,9 +28,12 @@ HOSTS = ("algo-1", "algo-2")
 WORDS = ["model=resnet18", "data.image_size=32", "data.batch_size=4", "data.workers=1", "optimizer.lr=0.001"]
 WORDS += ["data.augment.shift=0.1", "data.augment.zoom=0.1", "launcher=sagemaker", "launcher.nodes=2"]
 WORDS += ["launcher.accelerator=cpu", "launcher.devices=1", "launcher.precision=32-true"]
-WORDS += ["data.root=s3://nobody/has-it", "trainer.max_epochs=50", "trainer.checkpoint_every=5"]
+WORDS += ["data.root=s3://mine/bins", "trainer.max_epochs=50", "trainer.checkpoint_every=5"]
 WORDS += ["trainer.stop_after=2", "trainer.min_delta=10"]
 END = 24
+
+#: What `launch/submit.py` has to be told to send a job.
+SENT = ["launcher.output=s3://mine/jobs", "launcher.role=arn:aws:iam::123456789012:role/bincount"]
 
 FAULTS = str(Path(__file__).parent / "container_faults")
 
@@ -59,15 +63,36 @@ class Job:
 def start(
     small_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., contextlib.AbstractContextManager[Job]]:
-    """Starts a job of two hosts: ``start(*words, verb="train", fails="", **as Host takes it)``."""
+    """Starts a job of two hosts, from the request that `launch/submit.py VERB WORDS` sends.
+
+    ``data``: what is at s3://mine/bins, as channel ``data``; ``checkpoints``: at the job's place for them.
+    """
 
     @contextlib.contextmanager
-    def start(*words: str, verb: str = "train", fails: str = "", **more: Any) -> Iterator[Job]:
-        environment = {"PYTHONPATH": FAULTS, "REHEARSAL_FAILS": fails}
+    def start(
+        *words: str,
+        verb: str = "train",
+        job: str = "job",
+        data: Path | None = None,
+        checkpoints: Path | None = None,
+        fails: str = "",
+        **more: Any,
+    ) -> Iterator[Job]:
+        channel = ["launcher.input=File"] if data else []
+        made, _ = submit.composed(verb, [*words, *SENT, *channel], name=job)
+        request = requests.request(made)
+        service_model.check("sagemaker", requests.operation(made), request)
         top = tmp_path_factory.mktemp("job")
+        for address, content in requests.uploads(made).items():
+            place = top / address.removeprefix("s3://")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        uploaded = {"s3://mine": top / "mine", "s3://mine/bins": data, made.checkpoints: checkpoints}
+        held = {address: place for address, place in uploaded.items() if address and place}
+        environment = {"PYTHONPATH": FAULTS, "REHEARSAL_FAILS": fails}
         with stage():
             hosts = [
-                Host.from_config(top / name, name, HOSTS, verb, words, environment=environment, **more)
+                Host.from_request(request, held, top / name, name, environment=environment, **more)
                 for name in HOSTS
             ]
             try:
@@ -138,7 +163,8 @@ def test_a_job_that_is_interrupted_on_any_host_is_gone_on_with_exactly(
         job.first.upload(tmp_path / "kept")
         job.second.upload(tmp_path / "kept")
 
-    with start(*WORDS, data=small_data, job="second", checkpoints=tmp_path / "kept") as job:
+    again = "launcher.checkpoints=s3://mine/jobs/first/checkpoints"
+    with start(*WORDS, again, data=small_data, job="second", checkpoints=tmp_path / "kept") as job:
         codes, _ = job.end()
     assert codes == [0, 0], job.told
     assert f"going on from {Path('/opt/ml/checkpoints/runs/default/first') / LAST}" in job.first.told
@@ -193,7 +219,8 @@ DRAWN = ["source.photos=120", "source.width=48", "source.height=40", "photos_per
 
 @pytest.mark.slow
 def test_two_hosts_prepare_the_data_set_that_one_command_would(start: Start, tmp_path: Path) -> None:
-    with start(*DRAWN, "workers=0", f"out={tmp_path / 'shared'}", verb="prepare") as job:
+    words = ["workers=0", f"out={tmp_path / 'shared'}", "launcher.nodes=2"]
+    with start(*DRAWN, *words, verb="prepare") as job:
         codes, _ = job.end()
     assert codes == [0, 0], job.told
     assert "part 2/2 is done" in job.second.told
@@ -211,49 +238,13 @@ def _digests(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_what_fails_to_prepare_is_told_where_processing_jobs_tell_it(start: Start, tmp_path: Path) -> None:
     words = ["source=folder", f"source.images={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]
-    with start(*words, verb="prepare") as job:
+    with start(*words, "launcher.nodes=2", verb="prepare") as job:
         codes, _ = job.end()
     assert codes == [2, 2], job.told
     for host in job.hosts:
         message = (host.ml / "output/message").read_text()
         assert message.startswith("source.images")
         assert "\n" not in message
-
-
-@pytest.mark.slow
-def test_a_request_is_all_that_a_host_needs(small_data: Path, tmp_path: Path) -> None:
-    """One host of one rank, made from a request as boto3 takes it."""
-    if problem := refused():
-        pytest.skip(f"this machine lets us make no namespaces: {problem}")
-    one = ["launcher.nodes=1", "trainer.max_epochs=1", "trainer.stop_after=null"]
-    config = compose_to(tmp_path / "uploaded/config.yaml", *WORDS, *one)
-    channel = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
-    request = {
-        "TrainingJobName": "bins-1",
-        "AlgorithmSpecification": {
-            "ContainerEntrypoint": ["python", "-m", "bincount.container"],
-            "ContainerArguments": ["train"],
-        },
-        "ResourceConfig": {"InstanceCount": 1},
-        "Environment": {"OMP_NUM_THREADS": "1"},
-        "CheckpointConfig": {"S3Uri": "s3://mine/bins-1/checkpoints"},
-        "InputDataConfig": [
-            {
-                "ChannelName": "config",
-                "DataSource": {"S3DataSource": {**channel, "S3Uri": "s3://mine/bins-1/config"}},
-            },
-            {"ChannelName": "data", "DataSource": {"S3DataSource": {**channel, "S3Uri": "s3://mine/data"}}},
-        ],
-    }
-    uploaded = {"s3://mine/bins-1/config/": config.parent, "s3://mine/data": small_data}
-    host = Host.from_request(request, uploaded, tmp_path / "host")
-    try:
-        code, _ = host.end(120)
-    finally:
-        host.kill()
-    assert code == 0, host.told
-    assert host.run.name == "bins-1"
-    assert (host.ml / "model/report.html").exists()
 
 
 def compose_to(path: Path, *words: str) -> Path:

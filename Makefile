@@ -18,7 +18,7 @@ check: .venv/dev ## the quick round while working: lint, types, unit tests
 
 test-oldest: .venv-oldest/dev ## the tests with the oldest torch that is supported
 	.venv-oldest/bin/pytest -m "not slow"
-	.venv-oldest/bin/pytest tests/test_train.py tests/test_ranks.py tests/test_resume.py -m slow
+	.venv-oldest/bin/pytest tests/test_train.py tests/test_ranks.py tests/test_resume.py tests/test_container.py -m slow
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

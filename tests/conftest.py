@@ -27,6 +27,10 @@ settings.load_profile("bincount")
 
 _BUCKETS = count()
 
+#: What `small_data` is prepared with.
+SMALL = ["source.photos=96", "source.width=48", "source.height=48", "source.difficulty=0.1"]
+SMALL += ["photos_per_shard=16"]
+
 
 @pytest.fixture(scope="session")
 def abid() -> Path:
@@ -51,8 +55,7 @@ def abid_records(abid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of 96 drawn photos of 48x48 in shards of 16; not to be changed."""
     out = tmp_path_factory.mktemp("small") / "data"
-    words = ["source.photos=96", "source.width=48", "source.height=48", "source.difficulty=0.1"]
-    assert cli.main(["prepare", *words, "photos_per_shard=16", f"out={out}"]) == 0
+    assert cli.main(["prepare", *SMALL, f"out={out}"]) == 0
     return out
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answering, Asked
+from conftest import SMALL, Answering, Asked
 from killing import differences
-from making import prepare
 from rehearsal import Host, stage
 from trouble import wait_until
 
@@ -108,9 +107,20 @@ Start = Callable[..., contextlib.AbstractContextManager[Job]]
 
 
 @pytest.fixture(scope="module")
-def whole(start: Start, small_data: Path) -> Job:
-    """A job that nothing disturbed."""
-    with start(*WORDS, data=small_data) as job:
+def prepared(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set that a job of two hosts prepared, each its part."""
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    with start(*SMALL, "workers=0", f"out={out}", "launcher.nodes=2", verb="prepare") as job:
+        codes, _ = job.end()
+    assert codes == [0, 0], job.told
+    assert "part 2/2 is done" in job.second.told
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(start: Start, prepared: Path) -> Job:
+    """A job that nothing disturbed, on the data set of the job before."""
+    with start(*WORDS, data=prepared) as job:
         codes, _ = job.end()
     assert codes == [0, 0], job.told
     return job
@@ -214,18 +224,9 @@ def test_a_lost_host_ends_the_other(start: Start, small_data: Path) -> None:
     assert job.first.failure == "rank 1 on algo-2 does not answer any more: it was killed"
 
 
-DRAWN = ["source.photos=120", "source.width=48", "source.height=40", "photos_per_shard=10", "seed=3"]
-
-
 @pytest.mark.slow
-def test_two_hosts_prepare_the_data_set_that_one_command_would(start: Start, tmp_path: Path) -> None:
-    words = ["workers=0", f"out={tmp_path / 'shared'}", "launcher.nodes=2"]
-    with start(*DRAWN, *words, verb="prepare") as job:
-        codes, _ = job.end()
-    assert codes == [0, 0], job.told
-    assert "part 2/2 is done" in job.second.told
-    assert prepare(tmp_path / "alone", *DRAWN) == 0
-    assert _digests(tmp_path / "shared") == _digests(tmp_path / "alone")
+def test_two_hosts_prepare_the_data_set_that_one_command_would(prepared: Path, small_data: Path) -> None:
+    assert _digests(prepared) == _digests(small_data)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -72,7 +72,6 @@ class Meeting:
             is_master=self.hosts.is_first,
             timeout=timedelta(seconds=REQUEST),
             wait_for_workers=False,
-            multi_tenant=True,  # torchrun's rendezvous takes it, too
         )
         self._store = PrefixStore("bincount/hosts", store)
         self._watcher.start()

@@ -51,7 +51,7 @@ def start_on_all(meeting: Meeting, devices: int, module: str, folder: Path) -> N
             nproc_per_node=devices,
             run_id=hosts.job,
             rdzv_endpoint=f"{hosts.first}:{PORT}",
-            rdzv_configs={"is_host": hosts.is_first},
+            rdzv_configs={"is_host": False},  # the meeting has the store
             local_addr=hosts.own,  # ranks are numbered in the order of these
         )
     except Exception as error:

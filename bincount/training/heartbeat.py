@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two beats, for one request, and without any beat until a rank is given up.
 EVERY, REQUEST, SILENT = 1.0, 10.0, 20.0
 
+#: Added to what a rank tells that is at its end: it keeps nobody waiting.
+ENDED = 1 << 40
+
 #: Seconds that the others have to read why they end, and that ranks have to stop once torchrun is gone.
 LAST_WORDS, ALONE = 2.0, 30.0
 
@@ -79,6 +82,7 @@ class Heartbeat(L.Callback):
         self._stalled_after, self._lost, self._ending = stalled_after, lost, ending
         self._parent = os.getppid()
         self._passed = 0
+        self._at_end = False
         self._heard = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bincount-heartbeat", daemon=True)
@@ -113,6 +117,7 @@ class Heartbeat(L.Callback):
         if not self._thread.is_alive():
             return None
         others = [rank for rank in range(self._ranks) if rank != self._rank]
+        self._at_end = True
         try:
             before = {rank: self._beat(rank) for rank in others}
             time.sleep(4 * EVERY)
@@ -141,7 +146,8 @@ class Heartbeat(L.Callback):
             if os.getppid() != self._parent:  # where rank 0 has the store itself, that lives on
                 raise RuntimeError("torchrun is gone")
             number, passed = number + 1, self._passed
-            self._store.set(f"beat/{self._rank}", f"{number} {passed} {socket.gethostname()}")
+            told = passed + (ENDED if self._at_end else 0)
+            self._store.set(f"beat/{self._rank}", f"{number} {told} {socket.gethostname()}")
             self._listen()
             if self._store.check(["failed"]):
                 self._end(self._store.get("failed").decode())

@@ -6,7 +6,7 @@ Help and mistakes are answered without importing torch.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bincount import __version__
 from bincount.errors import BadInput, complaint, exit_code, nearest
@@ -53,8 +53,13 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failure, 2 for bad input."""
+    return answered(_run, argv)
+
+
+def answered(run: Callable[[list[str]], None], argv: Sequence[str] | None) -> int:
+    """Run a program on its words, None for those of the command line; tell errors and give the exit code."""
     try:
-        _run(list(sys.argv[1:] if argv is None else argv))
+        run(list(sys.argv[1:] if argv is None else argv))
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("BINCOUNT_DEBUG") == "1":
             raise

@@ -123,14 +123,16 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
         finally:
             heartbeat.close()
         checkpoints.finish()
-    _end(stopping.stop, config, data, folder)
+    _end(stopping.stop, signals, config, data, folder)
 
 
-def _end(stop: Stop, config: TrainConfig, data: BinData, folder: Path) -> None:
+def _end(stop: Stop, signals: Signals, config: TrainConfig, data: BinData, folder: Path) -> None:
     """Raise where what stopped the training stops the command, too."""
+    how = ranks.going_on(folder, config.launcher.nodes)
     if stop.reason is Reason.SIGNAL:
-        how = ranks.going_on(folder, config.launcher.nodes)
         raise Stopped(signal.Signals(stop.number), f" on rank {stop.rank}: {how}")
+    if signals.received is not None:  # while the last epoch was saved, when nobody asks any more
+        raise Stopped(signals.received, f" after training: {how}")
     if stop.reason is Reason.UNREADABLE:
         raise BincountError(
             f"{stop}, more than data.max_bad={config.data.max_bad:g} allows, which is "

@@ -3,7 +3,6 @@
 The same `conf/` and words as `bincount`. Without submit=true nothing is sent.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +14,8 @@ if __name__ == "__main__":
     # Python puts this folder first, where requests.py would stand before the package of that name.
     sys.path[0] = str(ROOT)
 
-from bincount.errors import BadInput, BincountError, complaint, exit_code, nearest  # noqa: E402
+from bincount.cli import answered  # noqa: E402
+from bincount.errors import BadInput, BincountError, nearest  # noqa: E402
 
 if TYPE_CHECKING:
     from bincount.config import SageMaker
@@ -51,14 +51,7 @@ VERBS = ("train", "prepare", "status", "logs", "stop")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 for a failure, 2 for bad input."""
-    try:
-        _run(list(sys.argv[1:] if argv is None else argv))
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("BINCOUNT_DEBUG") == "1":
-            raise
-        print(f"bincount: {complaint(error)}", file=sys.stderr)
-        return exit_code(error)
-    return 0
+    return answered(_run, argv)
 
 
 def _run(words: list[str]) -> None:

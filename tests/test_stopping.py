@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import killing
+import lightning as L
 import pytest
 from processes import Training, training
 
 from bincount import cli
 from bincount.run import LAST
+from bincount.training.checkpoints import KeepLast
 from bincount.training.heartbeat import Beat, Watch
 from bincount.training.sealed import read
 from bincount.training.stopping import Patience
@@ -180,6 +182,25 @@ def test_a_time_limit_ends_the_training_and_not_the_command(quick: list[str]) ->
     assert f"training stops after step {step}:" in log
     assert bincount("resume=latest", "trainer.max_hours=null", f"trainer.max_steps={step + 3}") == 0
     assert saved_step(Path("runs/latest")) == step + 3
+
+
+def test_a_signal_while_the_last_epoch_is_saved_is_heeded(
+    quick: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = KeepLast.on_train_epoch_end
+
+    def signalled(self: KeepLast, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeepLast, "on_train_epoch_end", signalled)
+        assert bincount(*quick, "trainer.max_epochs=1") == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM after training: `bincount train resume=" in LOG.read_text().splitlines()[-1]
+    assert not Path("runs/latest/evaluation").exists()
+    assert bincount("resume=latest") == 0
+    assert saved_step(Path("runs/latest")) == 17
+    assert Path("runs/latest/evaluation/test/results.json").exists()
 
 
 def test_too_many_bad_photos_end_the_run_with_their_list(

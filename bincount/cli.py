@@ -31,6 +31,9 @@ VERBS = {
             "bincount train data.root=data/bins model=resnet18 data.image_size=128 optimizer.lr=0.01",
             "bincount train data.fraction=0.1 trainer.max_epochs=1     # a quick trial",
             "bincount train resume=latest trainer.max_epochs=20",
+            "bincount train -m optimizer.lr=0.001,0.01 model=resnet18,resnet34     # each of the four",
+            "bincount train -m sweep=tpe sweep.trials=30 optimizer.lr='tag(log,interval(0.0001,0.1))'",
+            "bincount train -m resume=runs/default/A-sweep sweep.trials=40         # more of them",
         ],
     ),
     "evaluate": (
@@ -81,13 +84,20 @@ def _run(words: list[str]) -> None:
     if "-h" in rest or "--help" in rest:
         print(_verb_help(verb))
         return
-    show = _take_cfg(rest)
+    show, sweeping = _take_cfg(rest), _take_multirun(verb, rest)
     for word in rest:
         if word.startswith("-"):
-            raise BadInput(f"{word}: there is no such option: write key=value, --cfg job or --help")
+            told = "write key=value, -m, --cfg job or --help"
+            raise BadInput(f"{word}: there is no such option: {told}")
     from bincount.compose import compose, typed
 
-    cfg = compose(verb, rest)
+    if sweeping:
+        from bincount import sweep
+
+        if not show:
+            sweep.sweep(rest)
+            return
+    cfg = sweep.first_trial(rest) if sweeping else compose(verb, rest)
     if show:
         from omegaconf import OmegaConf
 
@@ -108,6 +118,17 @@ def _take_cfg(words: list[str]) -> bool:
     return False
 
 
+def _take_multirun(verb: str, words: list[str]) -> bool:
+    """Take `-m` out of the words."""
+    for option in ("-m", "--multirun"):
+        if option in words:
+            if verb != "train":
+                raise BadInput(f"{option}: only `bincount train` tries several values in turn")
+            words.remove(option)
+            return True
+    return False
+
+
 def _help() -> str:
     verbs = "\n".join(f"  {verb:<9} {told}" for verb, (told, _) in VERBS.items())
     return f"""bincount {__version__}: counts the items in a warehouse bin from one photo.
@@ -118,6 +139,7 @@ usage: bincount VERB [key=value …]
 
   bincount VERB --help       worked commands and every key of a verb
   bincount VERB --cfg job    the configuration that would be used
+  bincount train -m key=a,b  a run with each value in turn, or as sweep=tpe finds them; ranked
   bincount --version
 
 start here:

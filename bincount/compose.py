@@ -33,12 +33,14 @@ def conf_dir() -> Path:
 
 def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the verb's configuration. Raises BadInput, naming the nearest valid words."""
-    quoted = [_quoted(override, path_keys(VERBS[verb])) for override in overrides]
+    taken = [quoted(override, path_keys(VERBS[verb])) for override in overrides]
     try:
-        parsed = OverridesParser.create().parse_overrides(quoted)
-        cfg = _compose(verb, quoted)
+        parsed = OverridesParser.create().parse_overrides(taken)
+        if swept := next((each for each in parsed if each.is_sweep_override()), None):
+            raise BadInput(_several(verb, str(swept.input_line)))
+        cfg = _compose(verb, taken)
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(_explain(verb, overrides, quoted, error)) from None
+        raise BadInput(_explain(verb, overrides, taken, error)) from None
     return _resumed(cfg, parsed) if cfg.get("resume") else cfg
 
 
@@ -98,7 +100,7 @@ def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     return job
 
 
-def _quoted(override: str, paths: set[str]) -> str:
+def quoted(override: str, paths: set[str]) -> str:
     """Quote the value of a path, so that Hydra's grammar takes ~, commas and parentheses literally."""
     key, equals, value = override.partition("=")
     plain = value in ("", "null") or value[0] in "'\"["
@@ -108,11 +110,19 @@ def _quoted(override: str, paths: set[str]) -> str:
     return f"{key}='{escaped}'"
 
 
-def _explain(verb: str, overrides: Sequence[str], quoted: Sequence[str], error: Exception) -> str:
+def _several(verb: str, word: str) -> str:
+    """What to do about a word with several values."""
+    if verb == "train":
+        return f"{word}: to train with each value in turn add -m: `bincount train -m {word} …`"
+    key, _, value = word.partition("=")
+    return f"{word}: this is several values; quote it, as in \"{key}='{value}'\", to mean one"
+
+
+def _explain(verb: str, overrides: Sequence[str], taken: Sequence[str], error: Exception) -> str:
     """Find the override that cannot be, by trying each by itself."""
     known = groups(verb)
-    chosen = [each for each in quoted if each.partition("=")[0] in known]
-    for word, override in zip(overrides, quoted, strict=True):
+    chosen = [each for each in taken if each.partition("=")[0] in known]
+    for word, override in zip(overrides, taken, strict=True):
         key, equals, value = word.partition("=")
         if not equals:
             return f"{word}: write key=value; `bincount {verb} --help` shows the keys"
@@ -148,7 +158,7 @@ def _near_key(key: str, known: list[str]) -> str:
 def _resumed(cfg: DictConfig, overrides: Sequence[Override]) -> DictConfig:
     """The configuration of the run to go on with, changed only where the command line says so."""
     source = run.find(cfg.resume, cfg.runs)
-    resumed = run.saved_config(source)
+    resumed = _with_new_keys(run.saved_config(source), cfg)
     for override in overrides:
         key = override.key_or_group
         group = key.partition(".")[0]
@@ -160,6 +170,23 @@ def _resumed(cfg: DictConfig, overrides: Sequence[Override]) -> DictConfig:
             OmegaConf.update(resumed, key, OmegaConf.select(cfg, key), merge=False)
     resumed.resume, resumed.runs = str(source), cfg.runs
     return resumed
+
+
+def _with_new_keys(saved: DictConfig, cfg: DictConfig) -> DictConfig:
+    """The saved configuration with what this version of the program has and the one that saved it had not."""
+    whole = OmegaConf.create(OmegaConf.to_container(saved))
+    assert isinstance(whole, DictConfig)
+    for key, now in cfg.items():
+        if key not in saved:
+            whole[key] = now
+        elif _option(now) is not None and _option(now) == _option(saved[key]):  # another has other keys
+            whole[key] = OmegaConf.merge(now, saved[key])
+    return whole
+
+
+def _option(node: Any) -> Any:
+    """Which option of its group a part of a configuration is; empty where it is none, None for no part."""
+    return node.get("name", "") if isinstance(node, DictConfig) else None
 
 
 def _first_line(error: Exception) -> str:

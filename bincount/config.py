@@ -60,6 +60,20 @@ class SyntheticSource(Source):
 
 
 @dataclass(kw_only=True)
+class CollageSource(Source):
+    """Drawn bins whose items wear pieces of the training photos of the data set ``cut``.
+
+    ``photos``: how many; ``difficulty`` 0 (clear) to 1; ``width``, ``height`` in pixels.
+    """
+
+    cut: str = _path()
+    photos: int = _at_least(1)
+    difficulty: float = _share()
+    width: int = _at_least(32)
+    height: int = _at_least(32)
+
+
+@dataclass(kw_only=True)
 class PhotoSource(Source):
     """Photos that were taken. Without ``images`` the records ``metadata`` become tables, and that is all.
 
@@ -97,6 +111,7 @@ class ShardsSource(Source):
 
 SOURCES: dict[str, type[Source]] = {
     "synthetic": SyntheticSource,
+    "collage": CollageSource,
     "folder": FolderSource,
     "s3": S3Source,
     "shards": ShardsSource,
@@ -189,11 +204,15 @@ class Data:
 
 @dataclass(kw_only=True)
 class Model:
-    """The backbone. ``weights``: None, ``imagenet``, or a state dict's path; ``freeze`` all but the head."""
+    """The backbone. ``weights``: None, ``imagenet``, or a state dict's path; ``freeze`` all but the head.
+
+    ``mirror``: a trained run takes the mean of what it tells of a photo and of its mirror image.
+    """
 
     name: str
     weights: str | None = _path()
     freeze: bool
+    mirror: bool
 
 
 @dataclass(kw_only=True)
@@ -396,6 +415,31 @@ LOGGERS: dict[str, type[Logger]] = {"csv": Logger, "wandb": WandbLogger}
 
 
 @dataclass(kw_only=True)
+class Sweep:
+    """How `bincount train -m` tries combinations: here each of them. ``jobs``: trials at the same time."""
+
+    name: str
+    jobs: int = _at_least(1)
+
+
+@dataclass(kw_only=True)
+class RandomSweep(Sweep):
+    """Combinations drawn at random; ``trials``: how many in all."""
+
+    trials: int = _at_least(1)
+
+
+@dataclass(kw_only=True)
+class TPESweep(RandomSweep):
+    """Combinations that promise most (Bergstra et al., 2011), after ``startup`` that are drawn at random."""
+
+    startup: int = _at_least(1)
+
+
+SWEEPS: dict[str, type[Sweep]] = {"grid": Sweep, "random": RandomSweep, "tpe": TPESweep}
+
+
+@dataclass(kw_only=True)
 class Trainer:
     """How long training goes on, and what is kept.
 
@@ -403,6 +447,8 @@ class Trainer:
     ``monitor`` got better by no more than ``min_delta``; None: it may.
     ``checkpoint_every`` (steps) None: only at the end of each epoch.
     ``checkpoint_copy``: a second place for the checkpoints, a folder or s3://bucket/prefix.
+    ``ema``: how much of the moving average of the weights stays at a step; None: no average is kept.
+    ``evaluate``: the split that a run is evaluated on at its end, or val where that is missing; None: none.
     """
 
     max_epochs: int = _at_least(1)
@@ -414,7 +460,21 @@ class Trainer:
     checkpoint_copy: str | None = _path()
     monitor: str
     clip_gradient: float | None = _above_zero()
+    evaluate: str | None = _one_of("train", "val", "test")
     sync_batchnorm: bool
+    ema: float | None = _below_one()
+
+
+@dataclass(kw_only=True)
+class Pretrain:
+    """What is learnt first: ``epochs`` on ``photos`` collages of the training photos; 0: nothing.
+
+    ``difficulty`` of the collages: 0 (clear) to 1.
+    """
+
+    epochs: int = _at_least(0)
+    photos: int = _at_least(1)
+    difficulty: float = _share()
 
 
 @dataclass(kw_only=True)
@@ -432,6 +492,8 @@ class TrainConfig:
     scheduler: Scheduler
     launcher: Launcher
     logger: Logger
+    pretrain: Pretrain
+    sweep: Sweep
     trainer: Trainer
 
 
@@ -493,6 +555,7 @@ REGISTRIES: dict[str, Mapping[str, type[Any]]] = {
     "scheduler": SCHEDULERS,
     "launcher": LAUNCHERS,
     "logger": LOGGERS,
+    "sweep": SWEEPS,
 }
 
 

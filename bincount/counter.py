@@ -25,7 +25,8 @@ from bincount.training.checkpoints import FACTS
 class Counter:
     """A model and how photos reach it. ``image_size``: (height, width); ``stored``: how photos were kept.
 
-    ``temperature`` puts its probabilities right, ``decoding`` makes them counts (bincount.model.decoding).
+    With ``mirror`` it takes the mean of what it tells of a photo and of its mirror image. ``temperature``
+    puts its probabilities right, ``decoding`` makes them counts (bincount.model.decoding).
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Counter:
     image_size: tuple[int, int]
     stored: ImageSize
     device: torch.device
+    mirror: bool = False
     temperature: float = 1.0
     decoding: str = "mode"
 
@@ -44,8 +46,10 @@ class Counter:
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
         """The probability of each count, float32 (B, classes) on the CPU, of uint8 (B, 3, height, width)."""
-        outputs = self.model(normalise(pixels.to(self.device))).float()
-        return tempered(self.objective.posterior(outputs), self.temperature).cpu()
+        shown = normalise(pixels.to(self.device))
+        views = [shown, shown.flip(3)] if self.mirror else [shown]
+        told = torch.stack([self.objective.posterior(self.model(view).float()) for view in views]).mean(dim=0)
+        return tempered(told, self.temperature).cpu()
 
     def count(self, photos: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """Counts int64 (B,), probabilities float32 (B, classes) of encoded photos. Raises UnreadablePhoto."""
@@ -71,11 +75,8 @@ def load(folder: Path, device: str | None = None, decoding: str | None = None) -
         raise BadInput(f"{path} cannot be read, it may be damaged: {one_line(error)}") from None
     counts, image_size = Counts(**facts["counts"]), (facts["image_size"][0], facts["image_size"][1])
     objective = objectives.build(classes=len(counts), **facts["objective"])
-    model = backbones.build(
-        outputs=objective.outputs,
-        image_size=image_size,
-        **{**facts["model"], "weights": None, "freeze": False},
-    )
+    settings = {**facts["model"], "weights": None, "freeze": False}
+    model = backbones.build(outputs=objective.outputs, image_size=image_size, **settings)
     prefix = "model."
     model.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -90,6 +91,7 @@ def load(folder: Path, device: str | None = None, decoding: str | None = None) -
         image_size,
         ImageSize(**facts["stored"]),
         where,
+        facts.get("mirror", False),  # runs before there was a choice
         temperature=calibrated.get("temperature", 1.0),
         decoding=decoding or calibrated.get("decode", "mode"),
     )

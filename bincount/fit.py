@@ -29,6 +29,7 @@ from bincount.model.metrics import WATCHED
 from bincount.model.module import CountModule
 from bincount.model.optimizers import rate_factor
 from bincount.training import loggers, ranks
+from bincount.training.averaging import MovingAverage
 from bincount.training.channel import Together, backend
 from bincount.training.checkpoints import CounterFacts, KeepBest, KeepLast
 from bincount.training.copies import Copies
@@ -50,7 +51,7 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
     index = Index.open(config.data.root)
     L.seed_everything(config.seed, workers=False, verbose=False)
     checkpoint = _resume_from(config, folder)
-    model, objective = model_of(config, index, fresh=checkpoint is None)
+    model, objective = model_of(_with_pretrained(config, folder), index, fresh=checkpoint is None)
     data = BinData(index, config.data, config.seed)
     module = CountModule(
         model,
@@ -71,6 +72,8 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
         EpochLines(),
         stopping,
     ]
+    if config.trainer.ema is not None:
+        callbacks.append(MovingAverage(config.trainer.ema))
     if mode := _monitor_mode(config, index):
         callbacks.append(KeepBest(folder / run.BEST, config.trainer.monitor, mode))
     callbacks.append(last)  # the last state then knows of the best
@@ -190,18 +193,32 @@ def _start(course: Course) -> Start:
     return Start(epoch, steps, course.steps_of(epoch), course.scheduled)
 
 
+def _with_pretrained(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with the weights to begin with: those of the run's pre-training, if it had one."""
+    pretrained = folder / run.PRETRAINING / run.LAST
+    if not config.pretrain.epochs or not pretrained.exists():
+        return config
+    return replace(config, model=replace(config.model, weights=str(pretrained)))
+
+
 def model_of(config: TrainConfig, index: Index, fresh: bool) -> tuple[torch.nn.Module, objectives.Objective]:
     """The model and what it learns by. Not ``fresh``: its weights come from a checkpoint."""
-    settings = asdict(config.model) if fresh else {**asdict(config.model), "weights": None}
+    settings = _backbone(config) if fresh else {**_backbone(config), "weights": None}
     objective = objectives.build(classes=len(index.counts), **asdict(config.objective))
     model = backbones.build(outputs=objective.outputs, image_size=config.data.height_width, **settings)
     return model, objective
 
 
+def _backbone(config: TrainConfig) -> dict[str, Any]:
+    """What `backbones.build` is told of the model."""
+    return {key: value for key, value in asdict(config.model).items() if key != "mirror"}
+
+
 def counter_facts(config: TrainConfig, index: Index) -> dict[str, Any]:
     """What a counter must know beside the weights."""
     return {
-        "model": asdict(config.model),
+        "model": _backbone(config),
+        "mirror": config.model.mirror,
         "objective": asdict(config.objective),
         "counts": asdict(index.counts),
         "image_size": list(config.data.height_width),

@@ -1,6 +1,6 @@
 """Pictures of results, drawn with matplotlib into PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,21 @@ import numpy.typing as npt
 
 mpl.use("Agg")  # no screen is needed, nor looked for
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
 
 from bincount import storage
 from bincount.data.images import Pixels
 from bincount.model.metrics import ECE_BINS
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+#: Numbers that span so many times their least are shown by their logarithm.
+SPANNED = 20
+
+#: Values up to which each is written below its own place.
+FEW = 6
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,63 @@ def curves(path: Path, rows: Sequence[dict[str, Any]]) -> bool:
             place.legend(frameon=False)
     _save(figure, path)
     return True
+
+
+def trials(
+    path: Path, drawn: Mapping[str, Sequence[str]], scores: Sequence[float], best: int, title: str
+) -> None:
+    """Draw the score of each trial over each parameter: ``drawn`` has a parameter's value in each trial.
+
+    ``best``: the place of the best trial, which is marked; ``title``: what the score is, a share if accuracy.
+    """
+    columns = min(4, len(drawn))
+    rows = -(-len(drawn) // columns)
+    size = (3.1 * columns + 0.6, 2.9 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
+    for place in axes.flat[len(drawn) :]:
+        place.axis("off")
+    for place, (name, texts) in zip(axes.flat, drawn.items(), strict=False):
+        across = _across(place, texts)
+        place.scatter(across, scores, s=26, color="#0969da", alpha=0.55, linewidths=0)
+        if len(set(across)) <= FEW < len(across):
+            for value in set(across):
+                of_value = [score for at, score in zip(across, scores, strict=True) if at == value]
+                place.scatter(value, np.median(of_value), s=500, marker="_", color="gray")
+        place.scatter(across[best], scores[best], s=150, marker="*", color=RIGHT, zorder=3)
+        place.margins(0.12, 0.08)
+        place.set_xlabel(name)
+        place.grid(alpha=0.3)
+    for place in axes[:, 0]:
+        place.set_ylabel(f"{title} on val")
+        if title == "accuracy":
+            place.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    figure.suptitle(f"{len(scores):,} trials; a star is the best, a dash the median of a value", fontsize=10)
+    _save(figure, path)
+
+
+def _across(place: Axes, texts: Sequence[str]) -> list[float]:
+    """Set up the axis for these values, and give the place of each on it."""
+    try:
+        across = [float(text) for text in texts]
+    except ValueError:
+        names = sorted(set(texts))
+        place.set_xticks(range(len(names)), names)
+        place.set_xlim(-0.5, len(names) - 0.5)
+        if max(map(len, names)) * len(names) > 30:
+            place.tick_params("x", labelrotation=20)
+        return [names.index(text) for text in texts]
+    if min(across) > 0 and max(across) >= SPANNED * min(across):
+        place.set_xscale("log")
+    ticks = dict(sorted(zip(across, texts, strict=True)))
+    if len(ticks) <= FEW:
+        place.set_xticks(list(ticks), list(ticks.values()))
+        place.xaxis.set_minor_locator(NullLocator())
+        shown = place.transData.transform([(value, 0) for value in ticks])[:, 0]
+        if len(ticks) > 1 and np.diff(shown).min() < 0.12 * np.ptp(shown):
+            place.tick_params("x", labelrotation=45)
+    else:
+        place.xaxis.set_minor_formatter(NullFormatter())
+    return across
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -17,11 +17,20 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from bincount import __version__, progress, storage
-from bincount.config import PhotoSource, PrepareConfig, ShardsSource, SyntheticSource
+from bincount.config import CollageSource, PhotoSource, PrepareConfig, ShardsSource, SyntheticSource
 from bincount.data import catalogue, foreign
 from bincount.data.allotment import ShardPlan, allot, as_table, shard_plans
 from bincount.data.catalogue import Entry
-from bincount.data.index import SPLITS, UNLABELLED, Counts, ImageSize, IndexedSample, rows_of, write_index
+from bincount.data.index import (
+    SPLITS,
+    UNLABELLED,
+    Counts,
+    ImageSize,
+    Index,
+    IndexedSample,
+    rows_of,
+    write_index,
+)
 from bincount.data.origin import Origin, open_origin
 from bincount.data.rendering import DrawnPhoto, Photo, render
 from bincount.data.shards import ShardWriter
@@ -51,13 +60,23 @@ class Unmade(BincountError):
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Make the data set ``config.out``, or go on making it."""
+    """Make the data set ``config.out``, or go on making it, and tell what it holds."""
+    out = make(config)
+    if out is not None:
+        _tell(out)
+        return
+    told = f"part {config.part} is done; once all are, give merge=true in its place"
+    progress.out.print(told, soft_wrap=True)
+
+
+def make(config: PrepareConfig) -> Store | None:
+    """Make the data set ``config.out``, or go on making it; None while only some of its parts are made."""
     if config.part is not None and config.merge:
         raise BadInput("merge=true joins all parts: leave part=… out")
     out = storage.open_store(config.out)
     if isinstance(config.source, ShardsSource):
         _index_shards(config, out)
-        return
+        return out
     arguments = _arguments(config)
     draft = _draft(out, config, arguments)
     begun_before = draft.begin(arguments)
@@ -70,14 +89,12 @@ def prepare(config: PrepareConfig) -> None:
             draft.clear()
         raise
     if not whole:
-        told = f"part {config.part} is done; once all are, give merge=true in its place"
-        progress.out.print(told, soft_wrap=True)
-        return
+        return None
     draft.forget(draft.whole())
     if draft.store is not out:
         out.publish(draft.store)
     out.delete([ARGUMENTS])
-    _tell(out)
+    return out
 
 
 def _arguments(config: PrepareConfig) -> dict[str, Any]:
@@ -86,7 +103,20 @@ def _arguments(config: PrepareConfig) -> dict[str, Any]:
     for key, value in asdict(config).items():
         if key not in HOW:
             keys |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    if isinstance(config.source, CollageSource):
+        keys["source.cut"] = _checked(config.source).digest
     return keys
+
+
+def _checked(source: CollageSource) -> Index:
+    """The data set whose photos are cut up. Raises BadInput where there is none, or none with items."""
+    try:
+        index = Index.open(source.cut)
+    except BadInput as problem:
+        raise BadInput(str(problem).replace("data.root=", "source.cut=")) from None
+    if "train" not in index.splits or not (index.split("train").count > 0).any():
+        raise BadInput(f"source.cut={source.cut}: there is no training photo with an item to cut up")
+    return index
 
 
 def _draft(out: Store, config: PrepareConfig, arguments: dict[str, Any]) -> Unfinished:
@@ -187,7 +217,7 @@ def _make_tables(draft: Unfinished, origin: Origin, first: float) -> list[Skippe
 def _make_catalogue(draft: Unfinished, origin: Origin | None, config: PrepareConfig, first: float) -> None:
     """Settle which photo goes where, before any is read."""
     if origin is None:
-        assert isinstance(config.source, SyntheticSource)
+        assert isinstance(config.source, SyntheticSource | CollageSource)
         found = catalogue.drawn(config.source, config.max_count, config.seed)
     else:
         assert isinstance(config.source, PhotoSource)
@@ -230,7 +260,7 @@ def _make_shards(
 
 def _photos(origin: Origin | None, config: PrepareConfig, entries: Iterable[Entry]) -> Iterator[Photo]:
     source = config.source
-    if isinstance(source, SyntheticSource):
+    if isinstance(source, SyntheticSource | CollageSource):
         return (DrawnPhoto(config.seed, int(entry.photo), entry.count, source) for entry in entries)
     assert origin is not None
     assert origin.photos is not None
@@ -283,7 +313,6 @@ def _index_shards(config: PrepareConfig, out: Store) -> None:
     digests = {name: storage.sha256(out.path / name).removeprefix("sha256:") for name in shards}
     out.write("skipped.csv", as_csv(skipped))
     _write_index(out, rows_of(samples), digests, ImageSize(None, None), config)
-    _tell(out)
 
 
 def _write_index(

@@ -3,6 +3,7 @@
 config.yaml  environment.json  log.txt  metrics.csv  checkpoints/  evaluation/<split>/  report.html
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -27,6 +28,12 @@ LAST = Path("checkpoints/last.ckpt")
 PREVIOUS = Path("checkpoints/previous.ckpt")
 CALIBRATION = Path("calibration.json")
 
+#: What a run learnt before it saw the photos themselves; a folder like a run's.
+PRETRAINING = "pretraining"
+
+#: What a sweep's folder has, and a run's has not.
+SWEEP = Path("sweep.yaml")
+
 #: Marks a record that is for the log alone.
 _TOLD = "bincount_told"
 
@@ -47,31 +54,31 @@ def create(runs: str, experiment: str, config: DictConfig) -> Path:
 
     ``BINCOUNT_RUN_ID`` names the run where several processes must agree on one folder.
     """
-    top = storage.folder(runs)
-    now = datetime.now(UTC)
-    try:
-        folder = _new_folder(top / experiment, now)
-    except OSError as error:
-        raise BadInput(f"runs={runs}: no run folder can be made there: {error.strerror or error}") from None
+    folder = new_folder(runs, experiment)
+    (folder / "checkpoints").mkdir(exist_ok=True)
     storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
-    storage.write_text(folder / "environment.json", json.dumps(environment(now), indent=2) + "\n")
-    _point_latest(top, folder)
+    storage.write_text(
+        folder / "environment.json", json.dumps(environment(datetime.now(UTC)), indent=2) + "\n"
+    )
+    point_latest(storage.folder(runs), folder)
     return folder
 
 
-def _new_folder(experiment: Path, now: datetime) -> Path:
+def new_folder(runs: str, experiment: str, ending: str = "") -> Path:
     """Make a folder that nobody else has; under ``BINCOUNT_RUN_ID`` it may be there already."""
-    if told := os.environ.get("BINCOUNT_RUN_ID"):
-        (experiment / told / "checkpoints").mkdir(parents=True, exist_ok=True)
-        return experiment / told
-    while True:
-        folder = experiment / f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # a run that began in the same second drew the same number
-            continue
-        (folder / "checkpoints").mkdir()
-        return folder
+    above = storage.folder(runs) / experiment
+    try:
+        if told := os.environ.get("BINCOUNT_RUN_ID"):
+            (above / told).mkdir(parents=True, exist_ok=True)
+            return above / told
+        while True:
+            folder = above / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}{ending}"
+            # A run that began in the same second may have drawn the same number.
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+    except OSError as error:
+        raise BadInput(f"runs={runs}: no run folder can be made there: {error.strerror or error}") from None
 
 
 def find(name: str, runs: str) -> Path:
@@ -84,6 +91,9 @@ def find(name: str, runs: str) -> Path:
     for folder in (storage.folder(name), top / name):
         if (folder / "config.yaml").exists():
             return folder.resolve()
+        if (folder / SWEEP).exists():
+            told = f"name one of its trials; `bincount train -m resume={folder}` goes on with it"
+            raise BadInput(f"{name} is a sweep: {told}")
     raise BadInput(f"{name} is no run: there is no config.yaml in it, nor in {top / name}")
 
 
@@ -158,7 +168,8 @@ def _commit() -> str | None:
         return None
 
 
-def _point_latest(top: Path, folder: Path) -> None:
+def point_latest(top: Path, folder: Path) -> None:
+    """Let ``latest`` in ``top``, the folder of runs, be the run of this folder."""
     link = top / f".latest.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.relative_to(top))

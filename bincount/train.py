@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from bincount import compose, run, storage
+from bincount import compose, pretraining, run, storage
 from bincount.config import EvaluateConfig, EvaluationData, Plateau, SageMaker, TrainConfig
 from bincount.data.course import check_kept
 from bincount.data.datamodule import BinData, kept_settings
@@ -64,6 +64,8 @@ def begin(config: TrainConfig) -> tuple[Index, Path]:
 def carry_out(config: TrainConfig, index: Index, folder: Path, meeting: Meeting | None = None) -> None:
     """Train the run and evaluate it; with a ``meeting`` on several hosts, of which this is the first."""
     with Signals() as signals, _last_words():
+        if config.pretrain.epochs and not any((folder / name).exists() for name in (run.LAST, run.PREVIOUS)):
+            pretraining.pretrain(config, index, folder, signals)
         if meeting is not None:
             meeting.announce(_invitation(folder))
             ranks.start_on_all(meeting, config.launcher.devices, "bincount.fit", folder)
@@ -167,6 +169,8 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
         raise BadInput(
             f"launcher.devices={config.launcher.devices}: there are {found} GPUs; launcher=local needs none"
         )
+    if config.pretrain.epochs and fresh:
+        pretraining.check(config, index)
     # Builds the model once for its own checks: unknown names, weights that do not fit, sizes it cannot take.
     model_of(config, index, fresh)
 
@@ -189,6 +193,8 @@ def last_checkpoint(config: TrainConfig) -> Checkpoint | None:
         copies.fetch()
         found = sealed.newest(folder)
     if found is None:
+        if (folder / run.PRETRAINING).exists():
+            return None
         log.info("the run stopped before its first checkpoint: it starts from the beginning")
         return None
     log.info("going on from %s", found[0])
@@ -206,6 +212,12 @@ def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> 
         if found := difference(then[part], now[part], f"{part}."):
             key, before, after = found
             raise BadInput(f"{key}={after}: the run was trained with {before}: start a new run")
+    averaged = "averaging_state" in checkpoint
+    if averaged != (config.trainer.ema is not None):
+        before = "an average" if averaged else "no average"
+        raise BadInput(
+            f"trainer.ema={config.trainer.ema}: the run keeps {before} of its weights: start a new run"
+        )
     saved = checkpoint["state_dict"]
     model, _ = model_of(config, index, fresh=False)
     if any(saved[f"model.{key}"].shape != value.shape for key, value in model.state_dict().items()):
@@ -246,7 +258,10 @@ def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
     data = EvaluationData(root=None, batch_size=config.data.batch_size, workers=config.data.workers)
     if "val" in index.splits:
         calibrate(folder, index, data)
-    split = next((split for split in ("test", "val") if split in index.splits), None)
+    if config.trainer.evaluate is None:
+        log.info("it is evaluated on no split (trainer.evaluate=null); the run is in %s", folder)
+        return
+    split = next((split for split in (config.trainer.evaluate, "val") if split in index.splits), None)
     if split is None:
         log.info("there is no split to evaluate on; the run is in %s", folder)
         return

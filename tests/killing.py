@@ -198,6 +198,7 @@ RUN += ["trainer.max_epochs=4", "trainer.checkpoint_every=3"]
 
 #: Where in a checkpoint stands what must be the same; the rest counts what the process itself did.
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "BinData", "global_step")
+COMPARED += ("current_model_state", "averaging_state")  # there under trainer.ema
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -206,7 +207,9 @@ def differences(one: Path, other: Path) -> list[str]:
     for name in ("last", "best"):
         file = f"checkpoints/{name}.ckpt"
         here, there = (torch.load(folder / file, weights_only=True) for folder in (one, other))
-        found += [f"{name}: {each}" for key in COMPARED for each in _unlike(here[key], there[key], key)]
+        found += [
+            f"{name}: {each}" for key in COMPARED for each in _unlike(here.get(key), there.get(key), key)
+        ]
     if (one / "metrics.csv").read_text() != (other / "metrics.csv").read_text():
         found.append("metrics.csv")
     return found

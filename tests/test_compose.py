@@ -15,6 +15,7 @@ from bincount.errors import BadInput
 NEEDED = {
     "timm": ["model.architecture=resnet18"],
     "folder": ["source.images=here"],
+    "collage": ["source.cut=here"],
     "s3": ["source.bucket=s3://here"],
     "predict": ["photos=here"],
 }
@@ -48,7 +49,7 @@ def test_options_bring_their_own_keys() -> None:
 
 def test_conf_is_small_and_flat() -> None:
     files = list(conf_dir().rglob("*.yaml"))
-    assert 20 <= len(files) <= 35
+    assert 20 <= len(files) <= 40
     assert all(len(path.relative_to(conf_dir()).parts) <= 2 for path in files)
 
 
@@ -102,3 +103,13 @@ def test_resume_keeps_the_run_and_changes_only_what_is_said(tmp_path: Path) -> N
     assert compose("train", [runs, "resume=latest", "model=resnet18"]).model.name == "resnet18"
     with pytest.raises(BadInput, match="model=resnet50: resume goes on with the model of"):
         compose("train", [runs, "resume=latest", "model=resnet50"])
+
+
+def test_a_run_that_was_saved_before_there_was_a_key_is_resumed_with_its_default(tmp_path: Path) -> None:
+    first = compose("train", ["optimizer=sgd", "trainer.max_epochs=7"])
+    old = OmegaConf.masked_copy(first, [str(key) for key in first if key != "sweep"])
+    del old.trainer["evaluate"]
+    run.create(str(tmp_path), "default", old)
+    again = typed("train", compose("train", [f"runs={tmp_path}", "resume=latest"]))
+    assert (again.trainer.evaluate, again.trainer.max_epochs) == ("test", 7)
+    assert (again.sweep.name, again.optimizer.name) == ("grid", "sgd")

@@ -13,16 +13,20 @@ LAYERS = [
     {"progress", "storage"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"comparison", "counter", "fit", "pictures"},
-    {"report"},
-    {"container", "prepare", "evaluate", "predict", "train"},
+    {"comparison", "counter", "fit", "pictures", "space"},
+    {"report", "study"},
+    {"trials"},
+    {"ranking"},
+    {"container", "prepare", "evaluate", "predict", "pretraining", "sweep", "train"},
     {"cli"},
     {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
-#: train ends by evaluating, and reads back the configuration of its ranks; a container runs a verb.
-ALLOWED = {("train", "evaluate"), ("container", "train"), ("container", "prepare")}
+#: train begins with a pre-training, which prepares its collages, and ends by evaluating; a sweep checks as
+#: train does; a container runs a verb.
+ALLOWED = {("train", "pretraining"), ("pretraining", "prepare"), ("train", "evaluate"), ("sweep", "train")}
+ALLOWED |= {("container", "train"), ("container", "prepare")}
 
 #: What pure modules may not know.
 PURE = {

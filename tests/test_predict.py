@@ -1,11 +1,13 @@
 """`bincount predict`: a CSV of counts, and a list of what could not be read."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from making import jpeg, write_photos
 
 from bincount import cli, storage
@@ -105,3 +107,14 @@ def test_a_photo_is_counted_as_it_was_evaluated(small_run: Path, small_data: Pat
     assert counts.tolist() == told["predicted"].to_pylist()
     expected = [told[f"p_{n}"][0].as_py() for n in range(6)]
     assert probabilities[0].tolist() == pytest.approx(expected, abs=0.02)
+
+
+def test_with_mirror_a_photo_and_its_mirror_image_count_alike(small_run: Path) -> None:
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    one_view = replace(load(small_run), temperature=1.0)
+    both = replace(one_view, mirror=True)
+    told = both.probabilities(pixels)
+    torch.testing.assert_close(told, both.probabilities(pixels.flip(3)))
+    views = [one_view.probabilities(view) for view in (pixels, pixels.flip(3))]
+    torch.testing.assert_close(told, torch.stack(views).mean(dim=0))
+    assert not torch.allclose(*views)

@@ -22,7 +22,7 @@ from killing import differences
 from trouble import small_disk, wait_until
 
 from bincount import cli, compose, fit, run, train
-from bincount.errors import Stopped
+from bincount.errors import BadInput, Stopped
 from bincount.model.module import CountModule
 from bincount.training.sealed import read
 
@@ -135,9 +135,14 @@ def test_a_run_ends_as_if_never_stopped(
     assert differences(whole(), bincount(data, *QUICK, *resume)) == []
 
 
+@pytest.mark.parametrize("setting", [(), ("trainer.ema=0.9",)], ids=["", "averaged"])
 @pytest.mark.parametrize("what", ["training_step", "validation_step"])
 def test_a_run_that_a_signal_stopped_ends_as_if_never_stopped(
-    data: str, whole: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, what: str
+    data: str,
+    whole: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    setting: tuple[str, ...],
 ) -> None:
     step = getattr(CountModule, what)
 
@@ -147,7 +152,7 @@ def test_a_run_that_a_signal_stopped_ends_as_if_never_stopped(
         return step(module, batch, batch_index)
 
     # Each start is stopped early in its first whole epoch, and saves nothing but when it stops.
-    words = [data, *QUICK]
+    words = [data, *QUICK, *setting]
     for _ in range(3 if what == "validation_step" else 2):
         with monkeypatch.context() as patch:
             patch.setattr(CountModule, what, signalled)
@@ -155,7 +160,7 @@ def test_a_run_that_a_signal_stopped_ends_as_if_never_stopped(
                 bincount(*words)
         assert stopped.value.exit_code == 143
         words = ["resume=latest", "trainer.checkpoint_every=null"]
-    assert differences(whole(), bincount("resume=latest", "trainer.checkpoint_every=3")) == []
+    assert differences(whole(*setting), bincount("resume=latest", "trainer.checkpoint_every=3")) == []
 
 
 @pytest.mark.parametrize(
@@ -175,6 +180,36 @@ def test_under_every_schedule_too(
     crashing("resume=latest", step=5)
     folder = bincount("resume=latest")
     assert differences(whole(*words), folder) == []
+
+
+def test_with_averaged_weights_too(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path]
+) -> None:
+    words = ["trainer.ema=0.9"]
+    crashing(data, *QUICK, *words, step=6)
+    crashing("resume=latest", validation=3)
+    assert differences(whole(*words), bincount("resume=latest")) == []
+    with pytest.raises(BadInput, match="the run keeps an average of its weights: start a new run"):
+        bincount("resume=latest", "trainer.ema=null")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(9, id="within the second epoch of the pre-training"),
+        pytest.param(15, id="within the first epoch after it", marks=pytest.mark.slow),
+    ],
+)
+def test_with_a_pre_training_too(
+    data: str, whole: Callable[..., Path], crashing: Callable[..., Path], step: int
+) -> None:
+    words = ["pretrain.epochs=2", "pretrain.photos=60", "trainer.max_epochs=1"]  # of 6 steps
+    stopped = crashing(data, *QUICK, *words, step=step)
+    assert (stopped / "pretraining/collages").exists() == (step < 12)
+    folder = bincount("resume=latest")
+    assert differences(whole(*words), folder) == []
+    assert not (folder / "pretraining/collages").exists()
+    assert read(folder / "pretraining" / run.LAST)["global_step"] == 12
 
 
 def test_up_to_a_number_of_steps_too(

@@ -3,11 +3,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from making import write_data
 
-from bincount import cli
+from bincount import cli, train
+from bincount.compose import compose, typed
+from bincount.config import TrainConfig
 
 Complaint = Callable[..., str]
 
@@ -103,3 +106,24 @@ def test_a_size_that_the_model_cannot_take(complaint: Complaint, small_data: Pat
 def test_weights_that_are_not_there(complaint: Complaint, small_data: Path) -> None:
     told = complaint(f"data.root={small_data}", "model.weights=nowhere.pt", "data.batch_size=8")
     assert told == "model.weights=nowhere.pt: there is no such file"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "splits", "evaluated"),
+    [
+        ("test", ["train", "val", "test"], "test"),
+        ("val", ["train", "val", "test"], "val"),
+        ("test", ["train", "val"], "val"),
+        ("val", ["train", "test"], None),  # who asks for val is not shown test
+        (None, ["train", "val", "test"], None),
+    ],
+)
+def test_a_run_is_evaluated_on_the_split_that_is_asked_for(
+    wanted: str | None, splits: list[str], evaluated: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: TrainConfig = typed("train", compose("train", [f"trainer.evaluate={wanted or 'null'}"]))
+    index, seen = Mock(splits=splits), []
+    monkeypatch.setattr(train, "calibrate", lambda *_: None)
+    monkeypatch.setattr(train, "evaluate", lambda asked: seen.append(asked.split))
+    train._evaluate(config, index, Path("runs"))
+    assert seen == ([evaluated] if evaluated else [])

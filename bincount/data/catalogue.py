@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from bincount.config import SyntheticSource
+from bincount.config import CollageSource, SyntheticSource
 from bincount.data import synthetic
 from bincount.data.ids import id_problem
 from bincount.data.origin import Origin
@@ -39,7 +39,7 @@ class Catalogue:
     skipped: list[Skipped]
 
 
-def drawn(source: SyntheticSource, max_count: int, seed: int) -> Catalogue:
+def drawn(source: SyntheticSource | CollageSource, max_count: int, seed: int) -> Catalogue:
     """Bins to draw, as many of each count."""
     counts = synthetic.counts_to_draw(source.photos, max_count, seed)
     entries = []

@@ -12,8 +12,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from bincount.config import SyntheticSource
-from bincount.data import images, synthetic
+from bincount.config import CollageSource, SyntheticSource
+from bincount.data import collage, images, synthetic
 from bincount.data.images import UnreadablePhoto
 from bincount.machine import processors
 
@@ -28,12 +28,15 @@ class DrawnPhoto:
     seed: int
     index: int
     count: int
-    source: SyntheticSource
+    source: SyntheticSource | CollageSource
 
     def draw(self) -> images.Pixels:
         """Its pixels: uint8 (height, width, 3)."""
-        size = {"width": self.source.width, "height": self.source.height}
-        return synthetic.draw_bin(self.seed, self.index, self.count, self.source.difficulty, **size)
+        source = self.source
+        which = self.seed, self.index, self.count, source.difficulty, source.width, source.height
+        if isinstance(source, CollageSource):
+            return collage.draw_collage(*which, collage.cuttings_of(source.cut))
+        return synthetic.draw_bin(*which)
 
 
 #: What a JPEG is made from: a bin to draw, a file, the bytes of one, or the reason why these are missing.

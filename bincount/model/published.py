@@ -31,6 +31,8 @@ _SGD = "github.com/silverbottlep/abid_challenge (E. Park)"
 _SGDR = "github.com/pablo-tech/Image-Inventory-Reconciliation-with-SVM-and-CNN (Stanford CS229, 2018)"
 _CAPSTONE = "quoted in a capstone of the AWS machine learning engineer course (github.com/nov05)"
 _COURSE = "notebook of an AWS machine learning course"
+_FINE_TUNED = "github.com/tho121/aws_capstone"
+_ONE_TO_FIVE = "published on another split, of photos with 1 to 5 items"
 
 PUBLISHED = (
     Published("random", 0.2008, _CAPSTONE),
@@ -43,7 +45,9 @@ PUBLISHED = (
         count_accuracy=(0.7474, 0.2866, 0.7082, 0.2318, 0.2012, 0.1908),
         count_rmse=(1.08, 0.99, 1.47, 1.53, 1.85, 2.13),
     ),
-    Published("ResNet34, SGDR", 0.538, _SGDR),
+    Published("ViT-B/16, fine-tuned", 0.515, _FINE_TUNED, note=_ONE_TO_FIVE),
+    Published("ResNet34, fine-tuned", 0.53, _FINE_TUNED, note=_ONE_TO_FIVE),
+    Published("ResNet34, SGDR", 0.538, _SGDR, rmse=0.94),
     Published(
         "ResNet34, SGD",
         0.5567,

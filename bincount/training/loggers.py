@@ -28,12 +28,15 @@ def build(settings: config.TrainConfig, folder: Path) -> list[Logger]:
 def _wandb(settings: config.TrainConfig, wandb: config.WandbLogger, folder: Path) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
+    # A trial is in the folder of its sweep, and has but a number.
+    above = folder.parent.name
+    name = folder.name if above == settings.experiment else f"{above}-{folder.name}"
     try:
         return WandbLogger(
             project=wandb.project,
             entity=wandb.entity,
-            name=f"{settings.experiment}/{folder.name}",
-            id=folder.name,
+            name=f"{settings.experiment}/{name}",
+            id=name,
             resume="allow",
             save_dir=folder,
             mode=wandb.mode,

@@ -62,7 +62,9 @@ def going_on(folder: Path, nodes: int) -> str:
     """How people go on with a run that was stopped."""
     if nodes > 1:
         return "the job goes on where it is started again with the same checkpoints"
-    return f"`bincount train resume={folder}` goes on"
+    # A pre-training is a part of its run.
+    whole = folder.parent if folder.name == run.PRETRAINING else folder
+    return f"`bincount train resume={whole}` goes on"
 
 
 def _launch(module: str, folder: Path, nodes: int, nproc_per_node: int, **settings: Any) -> None:

@@ -1,0 +1,110 @@
+"""Learning to count collages before the photos themselves.
+
+Collages are drawn bins whose items wear pieces of the training photos (bincount.data.collage). A run keeps
+what it learnt from them in its folder `pretraining/`, laid out like a run's; the collages go once it has.
+"""
+
+import logging
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from bincount import run, storage
+from bincount.config import CollageSource, Logger, PrepareConfig, Pretrain, Ratios, TrainConfig
+from bincount.data.index import Index
+from bincount.errors import BadInput
+from bincount.fit import fit
+from bincount.prepare import make
+from bincount.training import ranks
+from bincount.training.signals import Signals
+
+log = logging.getLogger(__name__)
+
+#: A part of the collages is kept to see how well they are counted.
+SPLIT = Ratios(train=0.92, val=0.08, test=0.0)
+
+#: The folder of the collages in that of the pre-training.
+COLLAGES = "collages"
+
+
+def check(config: TrainConfig, index: Index) -> None:
+    """Find what would stop the pre-training. Raises BadInput."""
+    if config.launcher.nodes > 1:
+        raise BadInput(
+            f"pretrain.epochs={config.pretrain.epochs}: that runs on one node: pre-train on one, and give "
+            "model.weights=RUN/pretraining/checkpoints/last.ckpt"
+        )
+    if not (index.split("train").count > 0).any():
+        raise BadInput(f"pretrain.epochs={config.pretrain.epochs}: no training photo has an item to cut up")
+    batch = config.data.batch_size * config.launcher.devices
+    if round(config.pretrain.photos * SPLIT.train) < batch:
+        raise BadInput(f"pretrain.photos={config.pretrain.photos}: a step takes {batch} photos")
+
+
+def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) -> None:
+    """Pre-train the run of this folder, or go on with it; what was done already is left as it is."""
+    where = folder / run.PRETRAINING
+    collages = where / COLLAGES
+    if (where / run.LAST).exists() and not collages.exists():
+        return
+    log.info("pre-training on %s collages of the training photos", f"{config.pretrain.photos:,}")
+    if not (collages / "index.json").exists():
+        make(_collages(config, index, collages))
+    own = _own(config, collages, resumed=(where / run.LAST).exists())
+    (where / "checkpoints").mkdir(parents=True, exist_ok=True)
+    storage.write_text(where / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(own))))
+    if config.launcher.devices > 1:
+        ranks.start(config.launcher.devices, "bincount.fit", where)
+        signals.install()  # torchrun took them over
+    else:
+        fit(own, where, signals)
+    shutil.rmtree(collages)
+    log.info("training on the photos")
+
+
+def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
+    wanted: Pretrain = config.pretrain
+    return PrepareConfig(
+        source=CollageSource(
+            name="collage",
+            cut=config.data.root,
+            photos=wanted.photos,
+            difficulty=wanted.difficulty,
+            width=144,
+            height=128,
+        ),
+        out=str(out),
+        seed=config.seed,
+        max_count=index.counts.max_count,
+        overflow="class" if index.counts.more else "skip",
+        split=SPLIT,
+        shortest_side=None,
+        quality=90,
+        photos_per_shard=1000,
+        workers=None,
+        part=None,
+        merge=False,
+        overwrite=False,
+    )
+
+
+def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
+    """The configuration of the pre-training by itself."""
+    data = replace(config.data, root=str(collages), fraction=1.0, balance="none", cache=None)
+    trainer = replace(
+        config.trainer,
+        max_epochs=config.pretrain.epochs,
+        max_steps=None,
+        stop_after=None,
+        checkpoint_copy=None,
+    )
+    return replace(
+        config,
+        resume=run.PRETRAINING if resumed else None,
+        data=data,
+        trainer=trainer,
+        pretrain=replace(config.pretrain, epochs=0),
+        logger=Logger(name="csv"),
+    )

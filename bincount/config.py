@@ -469,10 +469,12 @@ class Trainer:
 class Pretrain:
     """What is learnt first: ``epochs`` on ``photos`` collages of the training photos; 0: nothing.
 
-    ``difficulty`` of the collages: 0 (clear) to 1.
+    ``lr``: the highest rate meanwhile; None: that of the optimizer. ``difficulty`` of the collages: 0 (clear)
+    to 1.
     """
 
     epochs: int = _at_least(0)
+    lr: float | None = _above_zero()
     photos: int = _at_least(1)
     difficulty: float = _share()
 

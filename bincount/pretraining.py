@@ -92,6 +92,7 @@ def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
 
 def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
     """The configuration of the pre-training by itself."""
+    optimizer = replace(config.optimizer, lr=config.pretrain.lr or config.optimizer.lr)
     data = replace(config.data, root=str(collages), fraction=1.0, balance="none", cache=None)
     trainer = replace(
         config.trainer,
@@ -104,6 +105,7 @@ def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
         config,
         resume=run.PRETRAINING if resumed else None,
         data=data,
+        optimizer=optimizer,
         trainer=trainer,
         pretrain=replace(config.pretrain, epochs=0),
         logger=Logger(name="csv"),

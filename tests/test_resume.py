@@ -203,13 +203,16 @@ def test_with_averaged_weights_too(
 def test_with_a_pre_training_too(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path], step: int
 ) -> None:
-    words = ["pretrain.epochs=2", "pretrain.photos=60", "trainer.max_epochs=1"]  # of 6 steps
+    # Of 6 steps, and then 8.
+    words = ["pretrain.epochs=2", "pretrain.photos=60", "pretrain.lr=0.02", "trainer.max_epochs=1"]
     stopped = crashing(data, *QUICK, *words, step=step)
     assert (stopped / "pretraining/collages").exists() == (step < 12)
     folder = bincount("resume=latest")
     assert differences(whole(*words), folder) == []
     assert not (folder / "pretraining/collages").exists()
-    assert read(folder / "pretraining" / run.LAST)["global_step"] == 12
+    first, then = (read(path / run.LAST) for path in (folder / "pretraining", folder))
+    assert (first["global_step"], first["lr"]) == (12, 0.02)
+    assert (then["global_step"], then["lr"]) == (8, 0.01)
 
 
 def test_up_to_a_number_of_steps_too(

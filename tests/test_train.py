@@ -164,7 +164,7 @@ def test_a_new_backbone_is_one_function_and_one_yaml(
 ) -> None:
     conf = shutil.copytree(compose.conf_dir(), tmp_path / "conf")
     monkeypatch.setattr(compose, "conf_dir", lambda: conf)
-    (conf / "model/pooled.yaml").write_text("name: pooled\nweights: null\nfreeze: false\n")
+    (conf / "model/pooled.yaml").write_text("name: pooled\nweights: null\nfreeze: false\nmirror: false\n")
 
     @backbones.register("pooled", head="1")
     def pooled(outputs: int) -> nn.Module:

@@ -12,35 +12,43 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from bincount import run, storage
-from bincount.config import CollageSource, Logger, PrepareConfig, Pretrain, Ratios, TrainConfig
+from bincount.compose import compose, typed
+from bincount.config import Logger, PrepareConfig, TrainConfig
 from bincount.data.index import Index
 from bincount.errors import BadInput
 from bincount.fit import fit
 from bincount.prepare import make
-from bincount.training import ranks
+from bincount.training import ranks, sealed
 from bincount.training.signals import Signals
 
 log = logging.getLogger(__name__)
 
-#: A part of the collages is kept to see how well they are counted.
-SPLIT = Ratios(train=0.92, val=0.08, test=0.0)
+#: The share of the collages to learn from; the others show how well they are counted.
+TRAINING = 0.92
 
 #: The folder of the collages in that of the pre-training.
 COLLAGES = "collages"
 
 
-def check(config: TrainConfig, index: Index) -> None:
+def check(config: TrainConfig) -> None:
     """Find what would stop the pre-training. Raises BadInput."""
+    epochs, hours = config.pretrain.epochs, config.trainer.max_hours
     if config.launcher.nodes > 1:
         raise BadInput(
-            f"pretrain.epochs={config.pretrain.epochs}: that runs on one node: pre-train on one, and give "
+            f"pretrain.epochs={epochs}: that runs on one node: pre-train on one, and give "
             "model.weights=RUN/pretraining/checkpoints/last.ckpt"
         )
-    if not (index.split("train").count > 0).any():
-        raise BadInput(f"pretrain.epochs={config.pretrain.epochs}: no training photo has an item to cut up")
+    if hours is not None:
+        raise BadInput(
+            f"trainer.max_hours={hours:g}: it would count anew after the {epochs} epochs of pre-training: "
+            "leave it or pretrain.epochs out"
+        )
     batch = config.data.batch_size * config.launcher.devices
-    if round(config.pretrain.photos * SPLIT.train) < batch:
-        raise BadInput(f"pretrain.photos={config.pretrain.photos}: a step takes {batch} photos")
+    if round(config.pretrain.photos * TRAINING) < batch:
+        raise BadInput(
+            f"pretrain.photos={config.pretrain.photos}: a step takes {batch} photos, and {TRAINING:.0%} of "
+            "them are learnt from"
+        )
 
 
 def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) -> None:
@@ -52,7 +60,7 @@ def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) 
     log.info("pre-training on %s collages of the training photos", f"{config.pretrain.photos:,}")
     if not (collages / "index.json").exists():
         make(_collages(config, index, collages))
-    own = _own(config, collages, resumed=(where / run.LAST).exists())
+    own = _own(config, collages, resumed=sealed.newest(where) is not None)
     (where / "checkpoints").mkdir(parents=True, exist_ok=True)
     storage.write_text(where / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(asdict(own))))
     if config.launcher.devices > 1:
@@ -65,29 +73,22 @@ def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) 
 
 
 def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
-    wanted: Pretrain = config.pretrain
-    return PrepareConfig(
-        source=CollageSource(
-            name="collage",
-            cut=config.data.root,
-            photos=wanted.photos,
-            difficulty=wanted.difficulty,
-            width=144,
-            height=128,
-        ),
-        out=str(out),
-        seed=config.seed,
-        max_count=index.counts.max_count,
-        overflow="class" if index.counts.more else "skip",
-        split=SPLIT,
-        shortest_side=None,
-        quality=90,
-        photos_per_shard=1000,
-        workers=None,
-        part=None,
-        merge=False,
-        overwrite=False,
-    )
+    words = {
+        "source": "collage",
+        "source.cut": config.data.root,
+        "source.photos": config.pretrain.photos,
+        "source.difficulty": config.pretrain.difficulty,
+        "out": out,
+        "seed": config.seed,
+        "max_count": index.counts.max_count,
+        "overflow": "class" if index.counts.more else "skip",
+        "split.train": TRAINING,
+        "split.val": 1 - TRAINING,
+        "split.test": 0,
+        "shortest_side": "null",
+    }
+    found: PrepareConfig = typed("prepare", compose("prepare", [f"{key}={words[key]}" for key in words]))
+    return found
 
 
 def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:

@@ -170,7 +170,7 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
             f"launcher.devices={config.launcher.devices}: there are {found} GPUs; launcher=local needs none"
         )
     if config.pretrain.epochs and fresh:
-        pretraining.check(config, index)
+        pretraining.check(config)
     # Builds the model once for its own checks: unknown names, weights that do not fit, sizes it cannot take.
     model_of(config, index, fresh)
 

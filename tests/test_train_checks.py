@@ -11,6 +11,8 @@ from making import write_data
 from bincount import cli, train
 from bincount.compose import compose, typed
 from bincount.config import TrainConfig
+from bincount.data.index import Index
+from bincount.errors import BadInput
 
 Complaint = Callable[..., str]
 
@@ -45,6 +47,31 @@ def test_fewer_photos_than_a_batch(complaint: Complaint, small_data: Path) -> No
     )
     assert "a step takes 80 photos" in complaint(root, "data.batch_size=40", "launcher.devices=2")
     assert "there are 7" in complaint(root, "data.batch_size=8", "data.fraction=0.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["trainer.max_hours=2"],
+            "trainer.max_hours=2: it would count anew after the 3 epochs",
+        ),
+        (["pretrain.photos=8"], "pretrain.photos=8: a step takes 8 photos, and 92% of them are learnt from"),
+    ],
+)
+def test_what_no_pre_training_can_have(
+    complaint: Complaint, small_data: Path, words: list[str], told: str
+) -> None:
+    root = f"data.root={small_data}"
+    assert complaint(root, "data.batch_size=8", "pretrain.epochs=3", *words).startswith(told)
+
+
+def test_a_pre_training_is_refused_on_several_nodes(small_data: Path) -> None:
+    words = [f"data.root={small_data}", "data.batch_size=8", "pretrain.epochs=3", "launcher=sagemaker"]
+    config: TrainConfig = typed("train", compose("train", [*words, "launcher.nodes=2"]))
+    config.launcher.accelerator = "cpu"
+    with pytest.raises(BadInput, match="that runs on one node"):
+        train.check(config, Index.open(str(small_data)))
 
 
 def test_no_training_split(complaint: Complaint, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def draw_collage(
     scene = draw_scene(seed, index, count, own, width, height, FULL)
     drawn = scene.photo.astype(np.float32)
     light = drawn.mean(axis=2, keepdims=True)
-    shown = drawn
+    shown = drawn.copy()
     if len(cuttings.empty) and random.random() < 0.6:
         wall = _mirrored(random, cuttings.empty[random.integers(len(cuttings.empty))])
         shown = _resized(wall, width, height) * np.float32(random.uniform(0.7, 1.2))

@@ -13,7 +13,7 @@ LAYERS = [
     {"progress", "storage"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"comparison", "counter", "fit", "pictures", "space"},
+    {"comparison", "counter", "fit", "page", "pictures", "space"},
     {"report", "study"},
     {"trials"},
     {"ranking"},

@@ -14,7 +14,7 @@ LAYERS = [
     {"config", "run"},
     {"compose", "data", "model", "training"},
     {"comparison", "counter", "fit", "page", "pictures", "space"},
-    {"report", "study"},
+    {"counting", "report", "study"},
     {"trials"},
     {"ranking"},
     {"container", "prepare", "evaluate", "predict", "pretraining", "sweep", "train"},

@@ -1,0 +1,132 @@
+"""What a counter tells of many photos, kept a part at a time, so that an audit that was stopped goes on."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+
+from bincount import progress
+from bincount.counter import Counter
+from bincount.counting import counted
+from bincount.data.skipped import Skipped, as_csv, from_csv
+from bincount.errors import BadInput, one_line
+from bincount.storage import Folder
+
+#: Photos that are counted again, at the most, where an audit was killed.
+PART = 1024
+
+_FACTS = "facts.json"
+
+
+def columns(names: Iterable[str]) -> list[str]:
+    """The columns with the probability of each count."""
+    return [f"p_{name}" for name in names]
+
+
+def count_photos(
+    counter: Counter, photos: Sequence[Path], batch_size: int, draft: Path, run: dict[str, Any]
+) -> tuple[list[Path], list[Skipped]]:
+    """Parquet files with id, photo and p_0, p_1 … of the photos, and those that could not be read.
+
+    The files are kept in the folder ``draft`` until :func:`forget`; those of the same ``run`` and photos are
+    not made again.
+    """
+    facts = json.dumps({"run": run, "photos": _digest(photos), "part": PART})
+    kept = Folder(draft)
+    if not kept.has(_FACTS) or kept.read(_FACTS).decode() != facts:
+        kept.clear()
+        kept.write(_FACTS, facts.encode())
+    parts = -(-len(photos) // PART)
+    todo = iter(progress.track(photos, "counting photos", len(photos)))
+    for number in range(parts):
+        of_part, name = islice(todo, PART), f"{number:06d}"
+        if kept.has(f"{name}.parquet"):
+            for _ in of_part:
+                pass
+            continue
+        skipped: list[Skipped] = []
+        table = _counted(counter, of_part, batch_size, skipped)
+        kept.write(f"{name}.csv", as_csv(skipped))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        kept.write(f"{name}.parquet", sink.getvalue().to_pybytes())
+    names = [f"{number:06d}" for number in range(parts)]
+    unreadable = [row for name in names for row in from_csv(kept.read(f"{name}.csv"))]
+    return [draft / f"{name}.parquet" for name in names], unreadable
+
+
+def forget(draft: Path) -> None:
+    """Remove the kept parts."""
+    shutil.rmtree(draft, ignore_errors=True)
+
+
+def given_answers(path: Path, names: Sequence[str], draft: Path) -> list[Path]:
+    """Answers made before, as `bincount predict` writes them or as Parquet, kept like :func:`count_photos`'.
+
+    ``names``: of the counts that there must be probabilities of. Raises BadInput.
+    """
+    wanted = columns(names)
+    draft.mkdir(parents=True, exist_ok=True)
+    copy = draft / "given.parquet"
+    try:
+        batches = _batches(path)
+        for number, batch in enumerate(batches):
+            if number == 0:
+                _check_columns(path, batch.schema, wanted)
+                schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in wanted)])
+                writer = pq.ParquetWriter(copy, schema, compression="zstd")
+            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput(f"predictions={path} cannot be read: {one_line(error)}") from None
+    writer.close()
+    return [copy]
+
+
+def _batches(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        return pq.ParquetFile(path).iter_batches()
+    as_text = pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
+    return pyarrow.csv.open_csv(path, convert_options=as_text)
+
+
+def _check_columns(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> None:
+    missing = [name for name in ("id", *wanted) if name not in schema.names]
+    if missing:
+        needed = f"an audit needs id and {wanted[0]} to {wanted[-1]}, as `bincount predict` writes them"
+        raise BadInput(f"predictions={path} lacks the column {missing[0]}: {needed}")
+    if not pa.types.is_string(schema.field("id").type):
+        told = f"predictions={path}: ids must be texts, not {schema.field('id').type}"
+        raise BadInput(f"{told}: 1 and 00001 are different photos")
+
+
+def _counted(counter: Counter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]) -> pa.Table:
+    ids, paths, shares = [], [], [torch.empty(0, len(counter.counts))]
+    for batch, probabilities in counted(counter, photos, batch_size, skipped):
+        ids += [path.stem for path in batch]
+        paths += [str(path) for path in batch]
+        shares.append(probabilities)
+    told = torch.cat(shares).numpy()
+    of_counts = [pa.array(told[:, place]) for place in range(told.shape[1])]
+    texts = [pa.array(ids, pa.string()), pa.array(paths, pa.string())]
+    return pa.table([*texts, *of_counts], names=["id", "photo", *columns(counter.counts.names)])
+
+
+def _digest(photos: Sequence[Path]) -> str:
+    """Another one where photos were added, taken away or changed."""
+    found = hashlib.sha256()
+    for path in photos:
+        try:
+            status = os.stat(path)
+            found.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        except OSError:
+            found.update(f"{path}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()

@@ -14,7 +14,7 @@ check: .venv/dev ## the quick round while working: lint, types, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile
 
 test-oldest: .venv-oldest/dev ## the tests with the oldest torch that is supported
 	.venv-oldest/bin/pytest -m "not slow"

@@ -5,9 +5,9 @@
 A run has two workers a rank, augmentation and dropout, and saves after each third step. All its processes are
 killed at once, at a random moment of a step, of saving or of validating, until a moment comes too late for
 the run; then the next one begins. Only kills that came are counted. Each run that ends is compared, bit by
-bit, with one that was never stopped: weights, optimizer, schedule, best checkpoint and metrics.csv. Nothing
-may be left over either: no half-written file, no process. Ends with 1 where a run differs or anything is
-left over; the folder of the runs is kept then. What the ranks say goes to standard error.
+bit, with one that was never stopped: weights, optimizer, schedule, best checkpoint and metrics.csv, but for
+its times. Nothing may be left over either: no half-written file, no process. Ends with 1 where a run differs
+or anything is left over; the folder of the runs is kept then. What the ranks say goes to standard error.
 """
 
 import argparse

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from bincount import __version__
-from bincount.errors import BadInput, complaint, exit_code, nearest
+from bincount.errors import BadInput, complaint, exit_code, near, nearest
 
 #: verb: (what it does, worked commands)
 VERBS = {
@@ -22,6 +22,17 @@ VERBS = {
             "bincount prepare source=s3 source.bucket=s3://aft-vbi-pds source.list=file_list.json out=s3://mine/bins",
             "bincount prepare source=folder source.images=null source.metadata=records out=tables",
             "bincount prepare source=shards out=their-shards               # index shards made elsewhere",
+        ],
+    ),
+    "explore": (
+        "a data set -> what is in it; new photos: have they changed?",
+        [
+            "bincount explore data.root=data/bins                    # figures, and a page: explore.html",
+            "bincount explore data.root=s3://mine/bins out=bins.html",
+            'bincount explore data.root=data/bins sql="select count, count(*) from photos group by 1"',
+            'bincount explore data.root=data/bins sql="from items where weight_lb > 10" out=heavy.csv',
+            "bincount explore photos=DIR against=latest          # are they like the photos it learnt from?",
+            "bincount explore photos=DIR against=latest fail=true   # exit code 1 if not",
         ],
     ),
     "train": (
@@ -42,6 +53,8 @@ VERBS = {
             "bincount evaluate",
             "bincount evaluate run=latest split=val",
             "bincount evaluate run=[runs/default/A,runs/default/B]     # side by side",
+            "bincount evaluate predictions=counts.csv labels=labels.csv     # answers made elsewhere",
+            "bincount evaluate predictions=answers.parquet data.root=data/bins split=test",
         ],
     ),
     "predict": (
@@ -51,7 +64,27 @@ VERBS = {
             "bincount predict run=runs/default/A photos=photos/*.jpg",
         ],
     ),
+    "audit": (
+        "photos + expected quantities -> the bins to check",
+        [
+            "bincount audit photos=DIR expected=expected.csv",
+            "bincount audit photos=DIR expected=records audit.budget=100    # the 100 to check first",
+            "bincount audit predictions=counts.csv expected=expected.csv    # photos counted before",
+            "bincount audit planted.times=200                               # how well does it find errors?",
+        ],
+    ),
+    "doctor": (
+        "is all there? each line is ok, or says what to do",
+        [
+            "bincount doctor",
+            "bincount doctor data.root=data/bins run=runs/default/A",
+            "bincount doctor data.root=s3://mine/bins out=s3://mine/parts",
+        ],
+    ),
 }
+
+#: What may be given to a verb beside keys, by its name.
+OPTIONS = {"multirun": "--multirun", "cfg": "--cfg job", "help": "--help"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +105,8 @@ def answered(run: Callable[[list[str]], None], argv: Sequence[str] | None) -> in
 
 
 def _run(words: list[str]) -> None:
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [*words[1:], "--help"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return
@@ -79,16 +114,20 @@ def _run(words: list[str]) -> None:
         print(f"bincount {__version__}")
         return
     verb, rest = words[0], words[1:]
+    if verb == "completion":
+        from bincount import completion
+
+        print(completion.answer(rest), end="")
+        return
     if verb not in VERBS:
-        raise BadInput(f"{verb}: there is no such verb: {nearest(verb, VERBS)}")
+        raise BadInput(_no_verb(verb))
     if "-h" in rest or "--help" in rest:
         print(_verb_help(verb))
         return
     show, sweeping = _take_cfg(rest), _take_multirun(verb, rest)
     for word in rest:
         if word.startswith("-"):
-            told = "write key=value, -m, --cfg job or --help"
-            raise BadInput(f"{word}: there is no such option: {told}")
+            raise BadInput(f"{word}: there is no such option: {_instead(verb, word)}")
     from bincount.compose import compose, typed
 
     if sweeping:
@@ -105,6 +144,31 @@ def _run(words: list[str]) -> None:
         return
     config = typed(verb, cfg)
     getattr(importlib.import_module(f"bincount.{verb}"), verb)(config)
+
+
+def _no_verb(word: str) -> str:
+    """What to do about a first word that is no verb."""
+    if word.startswith("-"):
+        meant = near(word, ("--help", "--version"))
+        hint = f"did you mean {meant}?" if meant else "write a verb, --help or --version"
+        return f"{word}: there is no such option: {hint}"
+    if "=" in word:
+        return f"{word}: write the verb first, one of {', '.join(VERBS)}"
+    meant = near(word, [*VERBS, "completion"])
+    return f"{word}: there is no such verb: {f'did you mean {meant}?' if meant else nearest(word, VERBS)}"
+
+
+def _instead(verb: str, word: str) -> str:
+    """What to write in place of an option that there is not."""
+    from bincount.words import groups, keys
+
+    key, equals, value = word.lstrip("-").partition("=")
+    if not equals and (meant := near(key, OPTIONS)):
+        return f"did you mean {OPTIONS[meant]}?"
+    known = {*groups(verb), *keys(verb)}
+    if meant := near(key, known) if equals else key if key in known else None:
+        return f"write {meant}={value or 'VALUE'}"
+    return "write key=value, -m, --cfg job or --help"
 
 
 def _take_cfg(words: list[str]) -> bool:
@@ -140,6 +204,7 @@ usage: bincount VERB [key=value …]
   bincount VERB --help       worked commands and every key of a verb
   bincount VERB --cfg job    the configuration that would be used
   bincount train -m key=a,b  a run with each value in turn, or as sweep=tpe finds them; ranked
+  bincount completion bash   what lets the Tab key complete all of this; or zsh
   bincount --version
 
 start here:
@@ -150,7 +215,7 @@ start here:
 
 def _verb_help(verb: str) -> str:
     """Worked commands, then the groups with their options and the keys with their comments, from `conf/`."""
-    from bincount.compose import conf_dir, groups, options
+    from bincount.words import conf_dir, groups, options
 
     told, examples = VERBS[verb]
     lines = [f"bincount {verb}: {told}", "", *(f"  {example}" for example in examples)]

@@ -4,8 +4,8 @@ Hydra composes `conf/`, the dataclasses of `bincount.config` type and check ever
 imports torch.
 """
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -16,30 +16,48 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from bincount import run
+from bincount import run, words
 from bincount.config import REGISTRIES, VERBS, check, path_keys
-from bincount.errors import BadInput, nearest
+from bincount.errors import BadInput, near, nearest
+from bincount.words import conf_dir, groups, options
 
 #: Groups whose state is in a checkpoint: who resumes goes on with theirs.
 OF_CHECKPOINT = {"model", "objective", "optimizer", "scheduler"}
 
+#: What is told of a value that is no whole number and should be.
+WHOLE = "must be a whole number"
 
-def conf_dir() -> Path:
-    """The folder of YAML files: shipped inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    shipped = package / "conf"
-    return shipped if shipped.is_dir() else package.parent / "conf"
+#: What other programs call our keys.
+ELSEWHERE = {
+    "learning_rate": "optimizer.lr",
+    "wd": "optimizer.weight_decay",
+    "epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "patience": "trainer.stop_after",
+    "batch": "data.batch_size",
+    "num_workers": "data.workers",
+    "img_size": "data.image_size",
+    "dataset": "data.root",
+    "backbone": "model",
+    "arch": "model",
+    "loss": "objective",
+    "gpus": "launcher.devices",
+    "output": "out",
+    "checkpoint": "run",
+}
 
 
 def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
     """Compose the verb's configuration. Raises BadInput, naming the nearest valid words."""
+    none = {f"{group}=null" for group, option in groups(verb).items() if option is None}  # Hydra refuses it
+    overrides = [each for each in overrides if each not in none]
     taken = [quoted(override, path_keys(VERBS[verb])) for override in overrides]
     try:
         parsed = OverridesParser.create().parse_overrides(taken)
         if swept := next((each for each in parsed if each.is_sweep_override()), None):
             raise BadInput(_several(verb, str(swept.input_line)))
         cfg = _compose(verb, taken)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of GROUP=null
         raise BadInput(_explain(verb, overrides, taken, error)) from None
     return _resumed(cfg, parsed) if cfg.get("resume") else cfg
 
@@ -58,22 +76,10 @@ def typed(verb: str, cfg: DictConfig) -> Any:
         key = str(error.full_key)
         raise BadInput(f"{key}: there is no such key in `{verb}`: {_near_key(key, keys(cfg))}") from None
     except OmegaConfBaseException as error:
-        raise BadInput(f"{error.full_key}: {_first_line(error)}") from None
+        given = OmegaConf.select(cfg, str(error.full_key))
+        raise BadInput(f"{error.full_key}={_shown(given)}: {_wanted(error)}") from None
     check(config)
     return config
-
-
-def options(group: str) -> list[str]:
-    """The options of a config group."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def groups(verb: str) -> dict[str, str | None]:
-    """The config groups of a verb, and the option that each has by default."""
-    primary = OmegaConf.load(conf_dir() / f"{verb}.yaml")
-    assert isinstance(primary, DictConfig)
-    chosen = [each for each in primary.get("defaults", []) if isinstance(each, DictConfig)]
-    return {str(group): option for each in chosen for group, option in each.items()}
 
 
 def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
@@ -83,11 +89,6 @@ def keys(cfg: DictConfig, prefix: str = "") -> list[str]:
         name = f"{prefix}{key!s}"
         found += keys(node, f"{name}.") if isinstance(node, DictConfig) and node else [name]
     return found
-
-
-def _keys_in(name: str) -> list[str]:
-    """The top keys of a YAML file of `conf/`, whether they have a value or not."""
-    return [str(key) for key in OmegaConf.load(conf_dir() / f"{name}.yaml")]
 
 
 def _compose(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -106,7 +107,8 @@ def quoted(override: str, paths: set[str]) -> str:
     plain = value in ("", "null") or value[0] in "'\"["
     if not equals or key.lstrip("+") not in paths or plain:
         return override
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # A backslash means itself, but for those before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
     return f"{key}='{escaped}'"
 
 
@@ -122,12 +124,12 @@ def _explain(verb: str, overrides: Sequence[str], taken: Sequence[str], error: E
     """Find the override that cannot be, by trying each by itself."""
     known = groups(verb)
     chosen = [each for each in taken if each.partition("=")[0] in known]
-    for word, override in zip(overrides, taken, strict=True):
+    for place, (word, override) in enumerate(zip(overrides, taken, strict=True)):
         key, equals, value = word.partition("=")
         if not equals:
-            return f"{word}: write key=value; `bincount {verb} --help` shows the keys"
+            return _no_value(verb, word, before=overrides[place - 1] if place else "")
         if key in known:
-            if value not in options(key) and value != "null":
+            if value not in options(key):
                 return f"{key}={value}: there is no such {key}: {nearest(value, options(key))}"
             continue
         try:
@@ -136,23 +138,68 @@ def _explain(verb: str, overrides: Sequence[str], taken: Sequence[str], error: E
             return f"{word}: this value cannot be read; quote it, as in \"{key}='{value}'\""
     try:
         valid = _compose(verb, chosen)
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         return _first_line(error)
+    there = keys(valid)
     for word in overrides:
         key = word.partition("=")[0].lstrip("+~")
-        if key not in known and OmegaConf.select(valid, key, default=_first_line) is _first_line:
-            return f"{key}: there is no such key in `{verb}`: {_near_key(key, [*keys(valid), *known])}"
+        if key not in known and not any(each == key or each.startswith(f"{key}.") for each in there):
+            return f"{key}: there is no such key in `{verb}`: {_near_key(key, [*there, *known])}"
     return _first_line(error)
 
 
+def _no_value(verb: str, word: str, before: str) -> str:
+    """What to do about a word without an equals sign, which follows the word ``before``."""
+    if before.endswith("="):
+        return f"{before} {word}: write {before}{word} in one word"
+    of = [group for group in groups(verb) if word in options(group)]
+    told = " or ".join(f"{group}={word}" for group in of) or "key=value"
+    if word in groups(verb) or word in words.keys(verb):
+        told = f"{word}=VALUE in one word"
+    return f"{word}: write {told}; `bincount {verb} --help` shows the keys"
+
+
 def _near_key(key: str, known: list[str]) -> str:
-    """Like :func:`nearest`; also where only the last part was typed, or where another option has the key."""
+    """Like :func:`nearest`; also where only the last part was typed, where another option has the key, or
+    where other programs call it so."""
     group, _, name = key.rpartition(".")
     having = [each for each in options(group) if name in _keys_in(f"{group}/{each}")] if group else []
     if having:
         return f"{' and '.join(f'{group}={each}' for each in having)} would have it"
-    ends = [each for each in known if each.rpartition(".")[2] == name]
-    return f"did you mean {ends[0]}?" if ends else nearest(key, known)
+    known = [each for each in known if not each.endswith(".name")]
+    if (called := ELSEWHERE.get(name.lower())) in known:
+        return f"did you mean {called}?"
+    if ends := [each for each in known if each.rpartition(".")[2] == name]:
+        return f"did you mean {near(key, ends) or ends[0]}?"
+    inside = {each.removeprefix(f"{group}."): each for each in known if each.startswith(f"{group}.")}
+    if inside:
+        meant = near(name, inside)
+        return f"did you mean {inside[meant]}?" if meant else f"{group} has {', '.join(inside)}"
+    return nearest(key, known)
+
+
+def _keys_in(name: str) -> list[str]:
+    """The keys of a YAML file of `conf/`, whether they have a value or not."""
+    return [line.key for line in words.lines(name)]
+
+
+def _wanted(error: OmegaConfBaseException) -> str:
+    """What a value has to be, where OmegaConf refused it as of another type."""
+    told = _first_line(error)
+    kinds = {
+        "to Integer": WHOLE,
+        "to Float": "must be a number",
+        "valid bool": "must be true or false",
+        "not Optional": "must have a value",
+        "'None' for field": "must have a value",
+        "Invalid type assigned": "has keys of its own, and no value: give one of those",
+    }
+    return next((kind for sign, kind in kinds.items() if sign in told), told)
+
+
+def _shown(value: Any) -> str:
+    """A value as it is typed."""
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 
 def _resumed(cfg: DictConfig, overrides: Sequence[Override]) -> DictConfig:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
 
-from bincount.errors import BadInput
+from bincount.errors import BadInput, near
 
 
 def _path() -> Any:
@@ -36,7 +36,8 @@ def _below_one() -> Any:
 
 
 def _one_of(*choices: str) -> Any:
-    return _ruled(lambda value: value in choices, f"must be one of {', '.join(choices)}")
+    rule = f"must be one of {', '.join(choices)}"
+    return field(metadata={"holds": lambda value: value in choices, "rule": rule, "choices": choices})
 
 
 # --- prepare ------------------------------------------------------------------------------------------
@@ -449,6 +450,7 @@ class Trainer:
     ``checkpoint_copy``: a second place for the checkpoints, a folder or s3://bucket/prefix.
     ``ema``: how much of the moving average of the weights stays at a step; None: no average is kept.
     ``evaluate``: the split that a run is evaluated on at its end, or val where that is missing; None: none.
+    ``profiler``: what measures where time goes, its files are in the run's ``profile/``; None: nothing does.
     """
 
     max_epochs: int = _at_least(1)
@@ -463,6 +465,7 @@ class Trainer:
     evaluate: str | None = _one_of("train", "val", "test")
     sync_batchnorm: bool
     ema: float | None = _below_one()
+    profiler: str | None = _one_of("simple", "pytorch")
 
 
 @dataclass(kw_only=True)
@@ -499,6 +502,36 @@ class TrainConfig:
     trainer: Trainer
 
 
+# --- looking at data ----------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class ExploreData:
+    """Which data set is looked at: a folder or s3://bucket/prefix, with photos, records or both."""
+
+    root: str = _path()
+
+
+@dataclass(kw_only=True)
+class ExploreConfig:
+    """`bincount explore`. ``sql``: one question; None: every fact, on a page.
+
+    ``against``: a run; its training photos are compared with ``photos`` (a folder, a glob, a photo, or a list
+    of these; None: those of ``data.root``), at most ``sample`` of each. ``fail``: exit code 1 where they have
+    changed. ``out`` None: explore.html for a page, nowhere for an answer to ``sql``.
+    """
+
+    data: ExploreData
+    sql: str | None = _path()
+    photos: Any = _path()
+    against: str | None = _path()
+    runs: str = _path()
+    sample: int = _at_least(1)
+    seed: int = _at_least(0)
+    fail: bool
+    out: str | None = _path()
+
+
 # --- what is done with a run --------------------------------------------------------------------------
 
 
@@ -515,11 +548,18 @@ class EvaluationData:
 class EvaluateConfig:
     """`bincount evaluate`. ``run``: one run, or a list of runs to compare.
 
+    ``predictions``: answers made elsewhere, which are scored in place of a run, against the file ``labels``
+    or the split of ``data.root``; ``missing``: what is done about photos without an answer, and
+    answers without a photo; ``out``: the folder of what comes of it, None: beside the predictions.
     ``decode``: how probabilities become a count; None: as was best for the run on validation.
     """
 
     run: Any = _path()
     runs: str = _path()
+    predictions: str | None = _path()
+    labels: str | None = _path()
+    missing: str = _one_of("error", "skip")
+    out: str | None = _path()
     split: str
     decode: str | None = _one_of("mode", "median", "mean")
     data: EvaluationData
@@ -540,12 +580,77 @@ class PredictConfig:
     batch_size: int = _at_least(1)
 
 
+@dataclass(kw_only=True)
+class Audit:
+    """How many bins are flagged: ``budget`` of them, or so many that of right records ``false_alarms`` are.
+
+    ``error_rate``: the share of records that are wrong; None: it is estimated from the bins themselves.
+    """
+
+    budget: int | None = _at_least(1)
+    false_alarms: float = _share()
+    error_rate: float | None = _ruled(lambda value: 0 < value < 1, "must be above 0, and below 1")
+
+
+@dataclass(kw_only=True)
+class Planting:
+    """Errors for an audit to find: ``times`` 0 plants none. ``rate``: the share of records made wrong."""
+
+    times: int = _at_least(0)
+    rate: float = _ruled(lambda value: 0 < value < 1, "must be above 0, and below 1")
+    split: str
+    seed: int = _at_least(0)
+
+
+@dataclass(kw_only=True)
+class AuditConfig:
+    """`bincount audit`. ``photos``: a folder, a glob, a photo, or a list of these. ``predictions``: a file
+    with what was told of photos before, instead.
+
+    ``expected``: where the expected quantities are, see bincount.auditing.expected.
+    """
+
+    run: str = _path()
+    runs: str = _path()
+    photos: Any = _path()
+    predictions: str | None = _path()
+    expected: str | None = _path()
+    out: str = _path()
+    batch_size: int = _at_least(1)
+    audit: Audit
+    planted: Planting
+
+
+# --- is all there? ------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class DoctorData:
+    """The data set that is looked into; None: that of `bincount prepare`, where it is there."""
+
+    root: str | None = _path()
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    """`bincount doctor`. ``run`` None: the latest, where there is one; ``out``: where writing is tried."""
+
+    data: DoctorData
+    runs: str = _path()
+    run: str | None = _path()
+    s3: str | None = _path()
+    out: str | None = _path()
+
+
 #: The configuration of each verb.
 VERBS: dict[str, type[Any]] = {
     "prepare": PrepareConfig,
+    "explore": ExploreConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "audit": AuditConfig,
+    "doctor": DoctorConfig,
 }
 
 #: The keys whose options bring their own keys: which dataclass belongs to which ``name``.
@@ -582,4 +687,6 @@ def check(config: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, f"{name}.")
         elif "holds" in key.metadata and value is not None and not key.metadata["holds"](value):
-            raise BadInput(f"{name}={value}: {key.metadata['rule']}")
+            meant = near(str(value), key.metadata.get("choices", ()))
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise BadInput(f"{name}={value}: {key.metadata['rule']}{hint}")

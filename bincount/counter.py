@@ -3,27 +3,51 @@
 A photo is read, shrunk and resized by the functions that prepared and streamed the training photos.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 
 from bincount import run
-from bincount.data.images import read_photo, shrink
+from bincount.data.given import ONE, Photo, pixels_of
+from bincount.data.images import Pixels, read_photo, shrink
 from bincount.data.index import Counts, ImageSize
 from bincount.data.pixels import fit, normalise
-from bincount.errors import BadInput, one_line
+from bincount.errors import BadInput, nearest, one_line
 from bincount.model import backbones, objectives
-from bincount.model.decoding import decode, tempered
+from bincount.model.decoding import DECODINGS, decode, tempered
 from bincount.model.objectives import Objective
 from bincount.training.checkpoints import FACTS
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a run tells of one photo.
+
+    ``count``: the number of items. ``probabilities``: that of each count, so ``probabilities[3]`` is that of
+    three items. With ``more`` the last of them, and a ``count`` that is its place, stands for so many items
+    or more (``overflow=class`` of `bincount prepare`).
+    """
+
+    count: int
+    probabilities: tuple[float, ...]
+    more: bool = False
+
+    @property
+    def expected(self) -> float:
+        """The expected number of items, which need not be whole."""
+        return sum(count * share for count, share in enumerate(self.probabilities))
+
+
+@dataclass(frozen=True)
 class Counter:
-    """A model and how photos reach it. ``image_size``: (height, width); ``stored``: how photos were kept.
+    """A model and how photos reach it; called with a photo, it answers.
+
+    ``image_size``: (height, width); ``stored``: how photos were kept.
 
     With ``mirror`` it takes the mean of what it tells of a photo and of its mirror image. ``temperature``
     puts its probabilities right, ``decoding`` makes them counts (bincount.model.decoding).
@@ -41,7 +65,10 @@ class Counter:
 
     def pixels(self, encoded: bytes) -> Tensor:
         """A JPEG or PNG as the model takes it: uint8 (3, height, width). Raises UnreadablePhoto."""
-        return fit(shrink(read_photo(encoded), self.stored.shortest_side), self.image_size)
+        return self._fitted(read_photo(encoded))
+
+    def _fitted(self, photo: Pixels) -> Tensor:
+        return fit(shrink(photo, self.stored.shortest_side), self.image_size)
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
@@ -56,17 +83,44 @@ class Counter:
         probabilities = self.probabilities(torch.stack([self.pixels(photo) for photo in photos]))
         return decode(probabilities, self.decoding), probabilities
 
+    @overload
+    def __call__(self, photo: Photo, /) -> Answer: ...  # type: ignore[overload-overlap]  # a str is also many
+
+    @overload
+    def __call__(self, photo: Iterable[Photo], /, *, batch_size: int = ...) -> list[Answer]: ...
+
+    def __call__(self, photo: Photo | Iterable[Photo], /, *, batch_size: int = 64) -> Answer | list[Answer]:
+        """Count a photo, or several: the answer, or a list of the answers in their order.
+
+        A photo is a path (or ``s3://`` address) of a JPEG or PNG, its bytes, an image of Pillow, or a NumPy
+        array, uint8 (height, width, 3) in RGB. Of several, ``batch_size`` are counted at once.
+        Raises UnreadablePhoto, which names the file, or ``photo 2`` for the second where it is none; NotThere
+        where there is no such file; BadInput for what is no photo.
+        """
+        if isinstance(photo, ONE) or not isinstance(photo, Iterable):
+            return self._answers([self._fitted(pixels_of(photo, "the photo"))])[0]
+        fitted = (self._fitted(pixels_of(each, f"photo {n}")) for n, each in enumerate(photo, start=1))
+        answers: list[Answer] = []
+        while batch := list(islice(fitted, batch_size)):
+            answers += self._answers(batch)
+        return answers
+
+    def _answers(self, fitted: list[Tensor]) -> list[Answer]:
+        told = self.probabilities(torch.stack(fitted))
+        counts = decode(told, self.decoding).tolist()
+        pairs = zip(counts, told.tolist(), strict=True)
+        return [Answer(count, tuple(shares), self.counts.more) for count, shares in pairs]
+
 
 def load(folder: Path, device: str | None = None, decoding: str | None = None) -> Counter:
     """Load the best checkpoint of a run (the last one where there was no validation), as it was calibrated.
 
     ``device`` None: a GPU where there is one. ``decoding`` None: what was best on validation.
-    Raises BadInput for a run without a usable checkpoint.
+    Raises BadInput for a run without a usable checkpoint, a device that is not there, an unknown decoding.
     """
-    names = (run.BEST, run.LAST, run.PREVIOUS)
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        raise BadInput(f"{folder} has no checkpoint yet: train it with `bincount train resume={folder}`")
+    if decoding is not None and decoding not in DECODINGS:
+        raise BadInput(f"decoding={decoding}: {nearest(decoding, DECODINGS)}")
+    path = run.weights(folder)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         facts, state = checkpoint[FACTS], checkpoint["state_dict"]
@@ -81,7 +135,7 @@ def load(folder: Path, device: str | None = None, decoding: str | None = None) -
     model.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     )
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = _device(device)
     model = model.eval().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     calibrated = run.calibration(folder)
     return Counter(
@@ -95,3 +149,12 @@ def load(folder: Path, device: str | None = None, decoding: str | None = None) -
         temperature=calibrated.get("temperature", 1.0),
         decoding=decoding or calibrated.get("decode", "mode"),
     )
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built for the CPU alone asserts
+        raise BadInput(f"device={name}: {one_line(error).partition('. ')[0]}") from None

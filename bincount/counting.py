@@ -1,13 +1,14 @@
 """Photos on this machine: found by what names them, and counted a batch at a time."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bincount import progress, storage
+from bincount import storage
 from bincount.counter import Counter
 from bincount.data.images import SUFFIXES, UnreadablePhoto
 from bincount.data.skipped import Skipped
@@ -34,23 +35,27 @@ def find_photos(photos: str | list[str]) -> list[Path]:
 
 
 def counted(
-    counter: Counter, paths: list[Path], batch_size: int, skipped: list[Skipped]
+    counter: Counter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]
 ) -> Iterator[tuple[list[Path], Tensor]]:
     """Batches of readable photos with the probability of each count, float32 (photos, classes).
 
     The others are added to ``skipped``.
     """
-    chunk: list[tuple[Path, Tensor]] = []
-    for place, path in enumerate(progress.track(paths, "counting photos", len(paths)), start=1):
+    readable = _readable(counter, photos, skipped)
+    while batch := list(islice(readable, batch_size)):
+        yield (
+            [path for path, _ in batch],
+            counter.probabilities(torch.stack([pixels for _, pixels in batch])),
+        )
+
+
+def _readable(
+    counter: Counter, photos: Iterable[Path], skipped: list[Skipped]
+) -> Iterator[tuple[Path, Tensor]]:
+    for path in photos:
         try:
-            chunk.append((path, counter.pixels(path.read_bytes())))
+            yield path, counter.pixels(path.read_bytes())
         except UnreadablePhoto as problem:
             skipped.append(Skipped(path.stem, str(path), str(problem)))
         except OSError as error:
             skipped.append(Skipped(path.stem, str(path), error.strerror or "cannot be read"))
-        if chunk and (len(chunk) == batch_size or place == len(paths)):
-            yield (
-                [path for path, _ in chunk],
-                counter.probabilities(torch.stack([pixels for _, pixels in chunk])),
-            )
-            chunk = []

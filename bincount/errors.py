@@ -65,12 +65,18 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def near(word: str, words: Iterable[str]) -> str | None:
+    """The one of ``words`` that is most like ``word``, in whatever case; None where none is like it."""
+    known = {each.lower(): each for each in words}
+    found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.5)
+    return known[found[0]] if found else None
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """``did you mean X?``, or the words there are: the end of an error about a word that is none of them."""
     known = sorted(words)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]}?"
+    if meant := near(word, known):
+        return f"did you mean {meant}?"
     if len(known) > FEW:
         return f"none of the {len(known)} there are is like it"
     return f"there is {', '.join(known)}" if known else "there is none yet"

@@ -1,6 +1,6 @@
-"""`bincount evaluate`: a run and a split become figures, pictures and a report.
+"""`bincount evaluate`: a run and a split, or predictions made elsewhere, become figures and a report.
 
-evaluation/<split>/results.json  predictions.parquet  confusion.png  reliability.png  examples.png
+evaluation/<split>/results.json  predictions.parquet  *.png  gallery.json  gallery/
 """
 
 import json
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from bincount import comparison, pictures, progress, report, run, storage
+from bincount import comparison, pictures, progress, report, run, scoring, storage
 from bincount.config import EvaluateConfig, EvaluationData
 from bincount.counter import Counter, load
 from bincount.data.datamodule import evaluation_loader
@@ -23,8 +23,10 @@ from bincount.data.index import UNLABELLED, Index, SplitTable
 from bincount.data.plan import Layout
 from bincount.data.unreadable import Unreadable
 from bincount.errors import BadInput, BincountError
-from bincount.model.decoding import best_decoding, decode, expected, fit_temperature, tempered
-from bincount.model.metrics import baselines, score
+from bincount.model.decoding import best_decoding, decode, fit_temperature, tempered
+from bincount.model.guessing import baselines
+from bincount.model.metrics import score
+from bincount.report import galleries, summary
 
 #: Photos shown in examples.png.
 EXAMPLES = 12
@@ -33,16 +35,37 @@ Results = dict[str, Any]
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate one run, or each of several, and print the figures beside baselines and published ones."""
+    """Evaluate one run, each of several, or predictions, and print the figures beside baselines and published
+    ones.
+    """
+    if config.predictions is not None:
+        _evaluate_predictions(config)
+        return
+    if config.labels is not None or config.out is not None:
+        raise BadInput("labels and out are for predictions made elsewhere: add predictions=FILE")
     names = [config.run] if isinstance(config.run, str) else list(config.run)
     if not names:
         raise BadInput("run=[]: name at least one run")
-    folders = [run.find(name, config.runs) for name in names]
+    folders = list(dict.fromkeys(run.find(name, config.runs) for name in names))
     results = {folder: evaluate_run(folder, config) for folder in folders}
     named = {_label(folder): result for folder, result in results.items()}
     progress.out.print(comparison.table(named, config.split, progress.out.width))
     for folder in folders:
         progress.out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    if len(folders) > 1:
+        page = storage.folder(config.runs) / "comparison.html"
+        labels = {_label(folder): folder for folder in folders}
+        report.write_comparison(page, labels, config.split)
+        progress.out.print(f"side by side: {page}", soft_wrap=True)
+
+
+def _evaluate_predictions(config: EvaluateConfig) -> None:
+    out, results = scoring.score_predictions(config)
+    name = Path(str(config.predictions)).name
+    progress.out.print(comparison.table({name: results}, results["split"] or name, progress.out.width))
+    if left_out := summary.left_out(results):
+        progress.out.print(f"left out of all figures: {left_out}")
+    progress.out.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
 def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
@@ -72,15 +95,14 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
         "baselines": baselines(classes, len(counter.counts)),
         "names": counter.counts.names,
         "data": storage.absolute(index.store.address),
+        "source": str(index.summary["source"].get("name")),
         "index_digest": index.digest,
     }
     where = folder / "evaluation" / config.split
-    storage.write_text(where / "results.json", json.dumps(results, indent=2) + "\n")
     names = counter.counts.names
-    _write_predictions(where / "predictions.parquet", table, classes, told, probabilities, names)
-    pictures.confusion(where / "confusion.png", results["confusion"], names)
-    pictures.reliability(where / "reliability.png", classes, probabilities)
+    scored = scoring.write(where, results, table.id, classes, told, probabilities)
     pictures.examples(where / "examples.png", _examples(table, classes, told, probabilities, names))
+    galleries.write(scored, table, counter)
     report.write(folder)
     return results
 
@@ -106,6 +128,9 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
         "decodings": after["decodings"],
     }
     storage.write_text(folder / run.CALIBRATION, json.dumps(found, indent=2) + "\n")
+    answers = {f"p_{name}": right[:, place] for place, name in enumerate(counter.counts.names)}
+    with storage.written_whole(folder / run.ANSWERS) as partial:
+        pq.write_table(pa.table({"count": classes} | {n: p.numpy() for n, p in answers.items()}), partial)
 
 
 def _probabilities(
@@ -133,21 +158,6 @@ def _probabilities(
     return found
 
 
-def _write_predictions(
-    path: Path,
-    table: SplitTable,
-    classes: npt.NDArray[np.int64],
-    predicted: npt.NDArray[np.int64],
-    probabilities: npt.NDArray[np.float32],
-    names: list[str],
-) -> None:
-    columns: dict[str, Any] = {"id": table.id, "count": classes, "predicted": predicted}
-    columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(names)}
-    columns["expected"] = expected(torch.from_numpy(probabilities)).numpy()
-    with storage.written_whole(path) as partial:
-        pq.write_table(pa.table(columns), partial, compression="zstd")
-
-
 def _examples(
     table: SplitTable,
     classes: npt.NDArray[np.int64],
@@ -159,11 +169,9 @@ def _examples(
     rows = np.unique(np.linspace(0, len(table) - 1, EXAMPLES).astype(int))
     examples = []
     for row in rows:
-        shard = table.shards[table.shard[row]]
-        jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
         count = int(predicted[row])
         shown = names[classes[row]], names[count], float(probabilities[row, count])
-        examples.append(pictures.Example(decode_jpeg(jpeg), *shown))
+        examples.append(pictures.Example(decode_jpeg(table.jpeg(int(row))), *shown))
     return examples
 
 

@@ -28,11 +28,12 @@ from bincount.model import backbones, objectives
 from bincount.model.metrics import WATCHED
 from bincount.model.module import CountModule
 from bincount.model.optimizers import rate_factor
-from bincount.training import loggers, ranks
+from bincount.training import loggers, profiling, ranks
 from bincount.training.averaging import MovingAverage
 from bincount.training.channel import Together, backend
 from bincount.training.checkpoints import CounterFacts, KeepBest, KeepLast
 from bincount.training.copies import Copies
+from bincount.training.health import HealthFigures
 from bincount.training.heartbeat import Heartbeat
 from bincount.training.reporting import EpochLines
 from bincount.training.resuming import Resuming, SeedSteps, Start
@@ -70,6 +71,7 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
         SeedSteps(config.seed),
         CounterFacts(counter_facts(config, index)),
         EpochLines(),
+        HealthFigures(model, objective.clueless(), lambda: data.waited),
         stopping,
     ]
     if config.trainer.ema is not None:
@@ -84,6 +86,7 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
             backend(config.launcher.backend, config.launcher.accelerator), heartbeat.passed
         )
     device = "cuda" if config.launcher.accelerator == "gpu" else "cpu"
+    profiler = profiling.build(config.trainer.profiler, folder)
     with _lightning_quiet(), copies_of(config, folder) or contextlib.nullcontext() as copies:
         checkpoints = SealedIO(device, copies.put if copies else None)
         trainer = L.Trainer(
@@ -98,6 +101,7 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
             gradient_clip_val=config.trainer.clip_gradient,
             limit_val_batches=None if "val" in index.splits else 0,
             logger=loggers.build(config, folder),
+            profiler=profiler,
             callbacks=callbacks,
             plugins=[checkpoints],
             reload_dataloaders_every_n_epochs=1,
@@ -113,7 +117,7 @@ def fit(config: TrainConfig, folder: Path, signals: Signals) -> None:
         module.to(memory_format=torch.channels_last)
         leave_signals_alone(trainer)
         try:
-            with signals.noted(), contextlib.suppress(StoppedTraining):
+            with signals.noted(), contextlib.suppress(StoppedTraining), profiling.written(profiler):
                 trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
             if unreadable := data.unreadable.summary():
                 log.warning("photos that could not be read were left out: %s", unreadable)

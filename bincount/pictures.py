@@ -14,12 +14,16 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, PercentFormatter
+from PIL import Image
 
 from bincount import storage
 from bincount.data.images import Pixels
 from bincount.model.metrics import ECE_BINS
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+#: Ours, what it is held against, and chance.
+ORDERED = ("#0969da", "#bf8700", "#8c959f")
 
 #: Numbers that span so many times their least are shown by their logarithm.
 SPANNED = 20
@@ -60,30 +64,80 @@ def confusion(path: Path, matrix: Sequence[Sequence[int]], names: Sequence[str])
     _save(figure, path)
 
 
+@dataclass(frozen=True)
+class Sureness:
+    """Photos whose likeliest count has a probability above ``low``, up to ``high``.
+
+    ``mean``: the mean of these probabilities; ``right``: the share of the photos whose likeliest count is it.
+    """
+
+    low: float
+    high: float
+    photos: int
+    mean: float
+    right: float
+
+
+def sureness(counts: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> list[Sureness]:
+    """The photos by the probability of their likeliest count; where there are none there is nothing.
+
+    ``counts`` (photos,), ``probabilities`` (photos, classes).
+    """
+    sure = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == counts
+    place = np.clip(np.ceil(sure * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    found = []
+    for each in np.unique(place):
+        here = place == each
+        low, high = float(each) / ECE_BINS, float(each + 1) / ECE_BINS
+        found.append(
+            Sureness(low, high, int(here.sum()), float(sure[here].mean()), float(right[here].mean()))
+        )
+    return found
+
+
 def reliability(path: Path, counts: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]) -> None:
     """Draw how often the most probable count is right, over its probability; below, for how many photos.
 
     ``counts`` (photos,), ``probabilities`` (photos, classes). On the diagonal they mean what they say.
     """
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == counts
-    place = np.clip(np.ceil(sure * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
-    photos = np.bincount(place, minlength=ECE_BINS)
-    held = photos > 0
-    mean = np.bincount(place, sure, ECE_BINS)[held] / photos[held]
-    share = np.bincount(place, right, ECE_BINS)[held] / photos[held]
+    found = sureness(counts, probabilities)
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(4.6, 5), sharex=True, gridspec_kw={"height_ratios": [3, 1]}
     )
     above.plot([0, 1], [0, 1], color="gray", linestyle="--")
-    above.plot(mean, share, marker="o")
+    across, up = [each.mean for each in found], [each.right for each in found]
+    most = max((each.photos for each in found), default=1)
+    above.plot(across, up, alpha=0.5)
+    above.scatter(across, up, s=[8 + 90 * each.photos / most for each in found], clip_on=False, zorder=3)
     above.set_ylabel("share that is right")
     above.set_ylim(0, 1)
     above.grid(alpha=0.3)
-    below.bar((np.arange(ECE_BINS) + 0.5) / ECE_BINS, photos, width=0.9 / ECE_BINS)
+    middles = [(each.low + each.high) / 2 for each in found]
+    below.bar(middles, [each.photos for each in found], width=0.9 / ECE_BINS)
     below.set_ylabel("photos")
     below.set_xlabel("probability of the count")
     below.set_xlim(0, 1)
+    _save(figure, path)
+
+
+def counts(path: Path, names: Sequence[str], figures: Sequence[Mapping[str, Any]]) -> None:
+    """Draw accuracy and RMSE over the recorded count; ``figures`` are those of results.json's per_count."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    for place, key, title in zip(axes, ("accuracy", "rmse"), ("accuracy", "RMSE, items"), strict=True):
+        values = [each[key] or 0 for each in figures]
+        bars = place.bar(names, values, color="#0969da")
+        labels = [
+            "" if each[key] is None else f"{each[key]:.0%}" if key == "accuracy" else f"{each[key]:.2f}"
+            for each in figures
+        ]
+        place.bar_label(bars, labels, fontsize=9)
+        place.set_title(title)
+        place.set_xlabel("items in the record")
+        place.margins(y=0.12)
+        place.grid(axis="y", alpha=0.3)
+    axes[0].set_ylim(0, 1.12)
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _save(figure, path)
 
 
@@ -103,6 +157,17 @@ def examples(path: Path, shown: Sequence[Example]) -> None:
         title = f"{title} ({example.probability:.0%})"
         place.set_title(title, color=RIGHT if right else WRONG, fontsize=11)
     _save(figure, path)
+
+
+def heated(photo: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
+    """The photo in grey with a heat map (h, w), 0 to 1, glowing over it: uint8 (height, width, 3)."""
+    size = (photo.shape[1], photo.shape[0])
+    spread = Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
+    glow = np.clip(np.asarray(spread, dtype=np.float32), 0, 1)
+    colour = np.asarray(mpl.colormaps["inferno"](glow)[..., :3] * 255, dtype=np.float32)
+    grey = photo.mean(axis=2, keepdims=True, dtype=np.float32)
+    share = (0.15 + 0.55 * glow)[..., None]
+    return np.asarray((1 - share) * grey + share * colour, dtype=np.uint8)
 
 
 def curves(path: Path, rows: Sequence[dict[str, Any]]) -> bool:
@@ -156,6 +221,46 @@ def trials(
         if title == "accuracy":
             place.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     figure.suptitle(f"{len(scores):,} trials; a star is the best, a dash the median of a value", fontsize=10)
+    _save(figure, path)
+
+
+def checking(path: Path, wrong: npt.NDArray[np.float64], flagged: int, rate: float) -> None:
+    """Draw how many wrong records are expected among the first bins, ``wrong`` float64 (bins,).
+
+    Beside it what checking at random would find, where the share ``rate`` of all records is wrong.
+    """
+    shown = min(len(wrong), max(4 * flagged, 100))
+    bins = np.arange(1, shown + 1)
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    axes.plot(bins, wrong[:shown], label="in the order of the audit")
+    axes.plot(bins, rate * bins, color="gray", linestyle="--", label="at random")
+    if flagged:
+        axes.axvspan(0, flagged, color=WRONG, alpha=0.08, label="flagged")
+    axes.set_xlim(0, shown)
+    axes.set_ylim(0)
+    axes.set_xlabel("bins checked")
+    axes.set_ylabel("wrong records expected")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def plantings(path: Path, kinds: Sequence[str], found: Mapping[str, Sequence[tuple[float, float]]]) -> None:
+    """Draw the average precision of each order of bins, with its spread, by the kind of the errors planted.
+
+    ``found``: for each order, by name, the mean and the standard deviation for each of ``kinds``.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.6))
+    width = 0.8 / len(found)
+    for place, (order, of_kinds) in enumerate(found.items()):
+        across = np.arange(len(kinds)) + (place - (len(found) - 1) / 2) * width
+        means, spreads = zip(*of_kinds, strict=True)
+        axes.bar(across, means, 0.92 * width, yerr=spreads, label=order, color=ORDERED[place], capsize=2)
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.set_xlabel("errors planted")
+    axes.set_ylabel("average precision")
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(frameon=False)
     _save(figure, path)
 
 

@@ -22,7 +22,8 @@ def predict(config: PredictConfig) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "count", *(f"p_{name}" for name in counter.counts.names)])
     rows = 0
-    for chunk, probabilities in counted(counter, paths, config.batch_size, skipped):
+    photos = progress.track(paths, "counting photos", len(paths))
+    for chunk, probabilities in counted(counter, photos, config.batch_size, skipped):
         for path, count, shares in zip(
             chunk, decode(probabilities, counter.decoding).tolist(), probabilities.tolist(), strict=True
         ):

@@ -101,6 +101,7 @@ def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
         max_steps=None,
         stop_after=None,
         checkpoint_copy=None,
+        profiler=None,
     )
     return replace(
         config,

@@ -20,13 +20,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from bincount import storage
-from bincount.errors import BadInput
+from bincount import storage, words
+from bincount.errors import BadInput, near
 
 BEST = Path("checkpoints/best.ckpt")
 LAST = Path("checkpoints/last.ckpt")
 PREVIOUS = Path("checkpoints/previous.ckpt")
 CALIBRATION = Path("calibration.json")
+
+#: What the run tells of its validation photos, once calibrated: count, p_0, p_1 …
+ANSWERS = Path("calibration.parquet")
 
 #: What a run learnt before it saw the photos themselves; a folder like a run's.
 PRETRAINING = "pretraining"
@@ -94,7 +97,18 @@ def find(name: str, runs: str) -> Path:
         if (folder / SWEEP).exists():
             told = f"name one of its trials; `bincount train -m resume={folder}` goes on with it"
             raise BadInput(f"{name} is a sweep: {told}")
-    raise BadInput(f"{name} is no run: there is no config.yaml in it, nor in {top / name}")
+    raise BadInput(f"{name} is no run: {_like(name, top)}")
+
+
+def _like(name: str, top: Path) -> str:
+    """What may have been meant by the name of no run."""
+    found = words.runs(top)
+    inside = next((each for each in found if each.startswith(f"{Path(name).name}/")), None)
+    if inside:
+        return f"name one of those in it, such as {inside}"
+    meant = near(name, ["latest", *found, *(str(top / each) for each in found)]) if found else None
+    none = f"there is no config.yaml in it, nor in {top / name}"
+    return f"did you mean {meant}?" if meant else none
 
 
 def saved_config(folder: Path) -> DictConfig:
@@ -105,6 +119,17 @@ def saved_config(folder: Path) -> DictConfig:
         raise BadInput(f"{folder}/config.yaml cannot be read: {str(error).splitlines()[0]}") from None
     assert isinstance(config, DictConfig)
     return config
+
+
+def weights(folder: Path) -> Path:
+    """The checkpoint that counts: the best one, or the last where there was no validation.
+
+    Raises BadInput for a run that has none.
+    """
+    for name in (BEST, LAST, PREVIOUS):
+        if (folder / name).exists():
+            return folder / name
+    raise BadInput(f"{folder} has no checkpoint yet: train it with `bincount train resume={folder}`")
 
 
 def calibration(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf
 
 from bincount import run, space, storage
-from bincount.compose import compose, typed
+from bincount.compose import WHOLE, compose, typed
 from bincount.config import RandomSweep, SageMaker, TrainConfig
 from bincount.errors import BadInput, Stopped, complaint
 from bincount.space import Combination, Interval, Space
@@ -115,7 +115,7 @@ def _typed(found: Space, combination: Combination) -> TrainConfig:
         config: TrainConfig = typed("train", compose("train", found.words(combination)))
     except BadInput as error:
         for each in found.parameters:
-            if isinstance(each, Interval) and "to Integer" in str(error) and str(error).startswith(each.key):
+            if isinstance(each, Interval) and WHOLE in str(error) and str(error).startswith(each.key):
                 low, high = each.texts[0], each.texts[-1]
                 raise BadInput(
                     f"{each.key}: whole numbers are needed: write int(interval({low},{high}))"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from bincount import compose, pretraining, run, storage
+from bincount import compose, health, pretraining, run, storage
 from bincount.config import EvaluateConfig, EvaluationData, Plateau, SageMaker, TrainConfig
 from bincount.data.course import check_kept
 from bincount.data.datamodule import BinData, kept_settings
@@ -75,6 +75,7 @@ def carry_out(config: TrainConfig, index: Index, folder: Path, meeting: Meeting 
             signals.install()
         else:
             fit(config, folder, signals)
+        _warn_of_health(folder)
         _evaluate(config, index, folder)
 
 
@@ -231,6 +232,12 @@ def check_resumed(config: TrainConfig, index: Index, checkpoint: Checkpoint) -> 
         )
 
 
+def _warn_of_health(folder: Path) -> None:
+    for each in health.findings(folder):
+        if each.verdict == health.LOOK:
+            log.warning("training health, %s: %s", each.name, each.told)
+
+
 def _model_name(config: TrainConfig) -> str:
     return getattr(config.model, "architecture", config.model.name)
 
@@ -265,4 +272,16 @@ def _evaluate(config: TrainConfig, index: Index, folder: Path) -> None:
     if split is None:
         log.info("there is no split to evaluate on; the run is in %s", folder)
         return
-    evaluate(EvaluateConfig(run=str(folder), runs=config.runs, split=split, decode=None, data=data))
+    evaluate(
+        EvaluateConfig(
+            run=str(folder),
+            runs=config.runs,
+            predictions=None,
+            labels=None,
+            missing="error",
+            out=None,
+            split=split,
+            decode=None,
+            data=data,
+        )
+    )

@@ -10,14 +10,17 @@ PACKAGE = Path(bincount.__file__).parent
 #: From the bottom up. A module may import from layers below its own, and its neighbours in one folder.
 LAYERS = [
     {"errors", "machine"},
-    {"progress", "storage"},
+    {"progress", "storage", "words"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"comparison", "counter", "fit", "page", "pictures", "space"},
-    {"counting", "report", "study"},
-    {"trials"},
+    {"comparison", "counter", "fit", "health", "page", "pictures", "space"},
+    {"heatmap"},
+    {"counting", "exploring", "report", "study"},
+    {"auditing", "checkup", "scoring", "trials"},
     {"ranking"},
-    {"container", "prepare", "evaluate", "predict", "pretraining", "sweep", "train"},
+    {"audit", "container", "doctor", "evaluate", "explore", "predict", "prepare", "pretraining", "sweep"}
+    | {"train"},
+    {"completion"},
     {"cli"},
     {"__main__"},
 ]
@@ -35,6 +38,7 @@ PURE = {
     "data/splits.py",
     "data/ids.py",
     "model/decoding.py",
+    "model/guessing.py",
     "model/metrics.py",
     "model/objectives.py",
 }

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 
-from bincount.model.metrics import CountMetrics, baselines, score
+from bincount.model.guessing import baselines
+from bincount.model.metrics import CountMetrics, score
 from bincount.model.published import PUBLISHED
 
 CLASSES = 6

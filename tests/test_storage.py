@@ -160,6 +160,7 @@ def test_nothing_has_a_name_that_was_never_written(store: Store) -> None:
 def test_where_nothing_was_written_there_is_nothing(store: Store) -> None:
     for empty in (store, store.below("no/where")):
         assert empty.held() == set()
+        assert empty.first() is None
         assert empty.names() == []
         assert empty.names(deep=True) == []
         assert list(empty.read_many([])) == []
@@ -176,6 +177,7 @@ def test_names_are_sorted_and_hidden_ones_are_only_held(store: Store) -> None:
         store.write(name, b"1")
     assert store.names() == sorted(name for name in shown if "/" not in name)
     assert store.names(deep=True) == sorted(shown)
+    assert store.first() in shown
     assert store.held() == {name.partition("/")[0] for name in shown + hidden}
     assert store.below("b").names(deep=True) == ["c.json", "c/d.json"]
     assert store.below("b").held() == {".c", ".d", "c", "c.json"}

@@ -254,7 +254,7 @@ def test_a_sweep_goes_on_from_elsewhere(
         (["optimzer.lr=0.1,0.2"], "optimzer.lr: there is no such key in `train`: did you mean optimizer.lr?"),
         (["model=resnet18,resnet43"], "model=resnet43: there is no such model: did you mean resnet34?"),
         (["optimizer.lr=0.1,0"], "optimizer.lr=0.0: must be above 0"),
-        (["optimizer.lr=0.1,high"], "optimizer.lr: Value 'high' of type 'str' could not be converted"),
+        (["optimizer.lr=0.1,high"], "optimizer.lr=high: must be a number"),
         (["optimizer=sgd,adamw", "optimizer.momentum=0.8,0.9"], "optimizer=sgd would have it"),
         (["optimizer.lr=0.1,0.1"], "optimizer.lr=0.1,0.1: 0.1 is there twice"),
         (["seed=1,2", "seed=3"], "seed is given twice"),

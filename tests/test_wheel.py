@@ -44,7 +44,10 @@ def test_an_installed_wheel_runs_from_another_folder(installed: Path, tmp_path: 
         text=True,
     ).stdout
     assert Path(where.strip()).is_relative_to(installed.parents[1])
+    assert Path(where.strip()).with_name("py.typed").exists()
     assert "image_size" in run(installed, tmp_path, "train", "--cfg", "job")
+    assert "resnet34\n" in run(installed, tmp_path, "completion", "reply", "bincount train model=", "=")
+    assert "\nhint  data" in run(installed, tmp_path, "doctor")
     small = ["source.photos=60", "source.width=32", "source.height=32", "out=data"]
     assert "train" in run(installed, tmp_path, "prepare", *small)
     quick = [

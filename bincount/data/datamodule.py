@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any
@@ -71,10 +72,12 @@ class EpochLoader:
     Counting steps, and not what workers have prefetched, is what makes a resumed run see the batches that
     are left of its epoch; the next pass starts a new epoch from its beginning. The length is that of the
     whole epoch the trainer is in, which differs where the epoch was begun in another layout.
+    ``waited``: seconds that the trainer has waited for batches, over all passes.
     """
 
     def __init__(self, loader: Batches, position: Position, course: Course, trainer: L.Trainer):
         self._loader, self._position, self._course, self._trainer = loader, position, course, trainer
+        self.waited = 0.0
 
     def __len__(self) -> int:
         return self._course.steps_of(self._trainer.current_epoch)
@@ -84,7 +87,14 @@ class EpochLoader:
         # is asked for only with the first batch.
         place = self._course.at(self._trainer.global_step)
         self._position.move(place.epoch, self._course.steps_done(place))
-        yield from self._loader
+        batches = iter(self._loader)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
 
     @property
     def _iterator(self) -> Any:
@@ -184,6 +194,11 @@ class BinData(L.LightningDataModule):
         for photo in batch.pop("unreadable"):
             self.unreadable.add(photo)
         return batch
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this rank has waited for training photos."""
+        return self._train_loader.waited
 
     @property
     def most_unreadable(self) -> int:

@@ -93,6 +93,11 @@ class SplitTable:
     def __len__(self) -> int:
         return len(self.count)
 
+    def jpeg(self, row: int) -> bytes:
+        """The photo of a row, as it is stored."""
+        shard = self.shards[self.shard[row]]
+        return self.store.read_range(shard, int(self.jpeg_offset[row]), int(self.jpeg_length[row]))
+
     def take(self, rows: npt.NDArray[np.int64]) -> "SplitTable":
         """The photos of these rows, any of them more than once."""
         columns = ("count", "shard", "jpeg_offset", "jpeg_length")
@@ -170,6 +175,10 @@ class Index:
                 "set again"
             )
         return pq.read_table(pa.BufferReader(rows))
+
+    def rows(self) -> pa.Table:
+        """Every photo of every split, with the columns COLUMNS."""
+        return self._table
 
     def split(self, name: str) -> SplitTable:
         """The photos of one split. Raises BadInput where the data set has none of it."""

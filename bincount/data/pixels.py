@@ -63,6 +63,15 @@ def fit(photo: Pixels, image_size: tuple[int, int]) -> Tensor:
     return room[0]
 
 
+def thumbnail(photo: Pixels, side: int) -> Pixels:
+    """The photo with ``side`` pixels along its longer side; a smaller one stays as it is."""
+    height, width = photo.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    small = fit(photo, (max(1, round(height * scale)), max(1, round(width * scale))))
+    pixels: Pixels = small.permute(1, 2, 0).numpy()
+    return pixels
+
+
 def normalise(pixels: Tensor) -> Tensor:
     """uint8 (B, 3, H, W) to float32 of mean 0 and deviation 1 over ImageNet, in channels-last memory."""
     mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1) * 255

@@ -72,31 +72,6 @@ class Score(Figures):
     decodings: dict[str, Decoded]
 
 
-class Guess(TypedDict):
-    """What guessing without looking at the photo would score."""
-
-    accuracy: float | None
-    rmse: float | None
-
-
-class MajorityGuess(Guess):
-    """Guessing always the commonest count (the smallest of equally common ones)."""
-
-    count: int | None
-
-
-class Prior(TypedDict):
-    """Telling for every photo the share of each count in the split."""
-
-    nll: float | None
-
-
-class Baselines(TypedDict):
-    random: Guess
-    majority: MajorityGuess
-    prior: Prior
-
-
 def confusion_matrix(count: Tensor, told: Tensor, real: Tensor, classes: int) -> Tensor:
     """How many photos that hold i items were told to hold j: int64 [C, C], on the device of the arguments.
 
@@ -204,6 +179,29 @@ def score(counts: ArrayLike, probabilities: ArrayLike, how: str = "mode") -> Sco
     }
 
 
+def score_told(counts: ArrayLike, told: ArrayLike, classes: int) -> Score:
+    """All figures of counts that came without probabilities: those of probabilities are None.
+
+    `counts` and `told` are integers [N] in 0 .. classes-1.
+    """
+    count, answer = (torch.tensor(np.asarray(each, np.int64)) for each in (counts, told))
+    whole = figures(
+        confusion_matrix(count, answer, torch.ones_like(count, dtype=torch.bool), classes).numpy()
+    )
+    return {
+        "samples": whole["samples"],
+        "accuracy": whole["accuracy"],
+        "rmse": whole["rmse"],
+        "mae": whole["mae"],
+        "within_one": whole["within_one"],
+        "nll": None,
+        "ece": None,
+        "per_count": whole["per_count"],
+        "confusion": whole["confusion"],
+        "decodings": {},
+    }
+
+
 def _nll(count: Tensor, probability: Tensor) -> float | None:
     """Mean of -ln p(true count), nats. A probability of 0 is taken as 1.2e-38 (the smallest normal float32):
     one sure mistake then costs 87 nats instead of making the mean infinite, which JSON cannot hold.
@@ -224,27 +222,3 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     gap = torch.zeros(ECE_BINS, dtype=torch.float64)
     gap.index_add_(0, place, right.double() - confidence.double())
     return float(gap.abs().sum() / len(confidence))
-
-
-def baselines(counts: ArrayLike, classes: int) -> Baselines:
-    """What guessing scores on true counts (integers [N] in 0 .. classes-1), in closed form.
-
-    random: guessing each count as often as the split holds it, p. A guess is right with the probability
-    sum p²; guess and truth are independent with equal variance, and the mean squared error is twice that.
-    """
-    photos = np.bincount(np.asarray(counts, np.int64), minlength=classes)
-    if not photos.any():
-        nothing: Guess = {"accuracy": None, "rmse": None}
-        return {"random": nothing, "majority": {**nothing, "count": None}, "prior": {"nll": None}}
-    share, count = photos / photos.sum(), np.arange(classes)
-    variance = float(share @ (count - share @ count) ** 2)
-    commonest = int(photos.argmax())
-    return {
-        "random": {"accuracy": float(share @ share), "rmse": math.sqrt(2 * variance)},
-        "majority": {
-            "accuracy": float(share[commonest]),
-            "rmse": math.sqrt(share @ (count - commonest) ** 2),
-            "count": commonest,
-        },
-        "prior": {"nll": float(-(share[share > 0] * np.log(share[share > 0])).sum())},
-    }

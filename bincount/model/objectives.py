@@ -38,6 +38,11 @@ class Objective(nn.Module, ABC):
     def posterior(self, outputs: Tensor) -> Tensor:
         """The probability of each count, float32 [B, C] with rows that sum to 1, from outputs [B, K]."""
 
+    def clueless(self) -> float:
+        """The mean loss over the counts of outputs of 0, which hold all counts equally likely."""
+        with torch.no_grad():
+            return float(self(torch.zeros(self.classes, self.outputs), torch.arange(self.classes)).mean())
+
 
 OBJECTIVES: Registry[Callable[..., Objective]] = Registry("objective")
 

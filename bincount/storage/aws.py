@@ -26,6 +26,9 @@ GIVEN_TO_CONTAINERS = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 
+#: What a variable that asks for something is set to.
+_YES = ("1", "true", "yes", "on")
+
 
 def settings(bucket: str, anonymous: bool) -> dict[str, Any]:
     """What obstore's S3Store has to know of ``bucket``.
@@ -40,10 +43,24 @@ def settings(bucket: str, anonymous: bool) -> dict[str, Any]:
     if endpoint and not endpoint.startswith(("http://", "https://")):
         raise BadInput(f"AWS_ENDPOINT_URL={endpoint} is no address: it begins with http:// or https://")
     region = _told_region() if endpoint else _region(bucket)
-    unsigned = anonymous or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true", "yes", "on")
+    unsigned = anonymous or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in _YES
     # All is told, as obstore fails at a variable that is set and empty.
     found = {"region": region, "endpoint": endpoint or AWS.format(region=region), "skip_signature": unsigned}
     return found if unsigned else found | _credentials()
+
+
+def signed_by() -> str | None:
+    """Where the credentials come from that requests are signed with, and no secret; None: nobody signs."""
+    if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in _YES or _credentials().get("skip_signature"):
+        return None
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "AWS_ACCESS_KEY_ID"
+    if importlib.util.find_spec("boto3"):
+        import boto3
+
+        session = boto3.Session()
+        return f"profile {session.profile_name}, {session.get_credentials().method}"
+    return "those of a container"
 
 
 def _told_region() -> str:

@@ -28,6 +28,10 @@ class Folder(Store):
         with self._told(""):
             return sorted(_names(self.path, "", deep)) if self._is_there() else []
 
+    def first(self) -> str | None:
+        with self._told(""):
+            return next(_names(self.path, "", True), None) if self._is_there() else None
+
     def has(self, name: str) -> bool:
         with self._told(name):
             return (self.path / name).exists()

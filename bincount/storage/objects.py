@@ -59,6 +59,9 @@ _DENIED = re.compile(
 #: How it shows that there is nothing from an offset on.
 _BEYOND = re.compile(r"416 Range Not Satisfiable|Wanted range starting at \d+, but object was only")
 
+#: A name and a password in an address.
+_WHO_IN_URL = re.compile(r"//[^/@\s]+@")
+
 #: What stands before the reason where boto3 has no credentials after all.
 _NO_CREDENTIALS = "External AWS credential provider: "
 
@@ -103,8 +106,8 @@ class _Broken(Exception):
 
 
 def _what_failed(error: Exception) -> str:
-    """The error without the inner workings that obstore appends."""
-    return one_line(Exception(str(error).partition("Debug source:")[0]))
+    """The error without the inner workings that obstore appends, and without an address's password."""
+    return one_line(Exception(_WHO_IN_URL.sub("//", str(error).partition("Debug source:")[0])))
 
 
 def _raise_what_stays(place: str, root: str, error: Exception) -> None:
@@ -164,6 +167,14 @@ class Objects(Store):
     def names(self, *, deep: bool = False) -> list[str]:
         seen = (name for name in map(self._name, self._keys()) if "/." not in f"/{name}")
         return sorted(name for name in seen if deep or "/" not in name)
+
+    def first(self) -> str | None:
+        def found() -> str | None:
+            pages = obstore.list(self._opened, self._prefix or None, chunk_size=1000)
+            keys = (each["path"] for page in pages for each in page if each["path"] != self._prefix)
+            return next((name for name in map(self._name, keys) if "/." not in f"/{name}"), None)
+
+        return self._tried("", found)
 
     def has(self, name: str) -> bool:
         try:

@@ -58,6 +58,10 @@ class Store(RangeReader):
         """Names of the files at the top, or with ``deep`` of all below, too; sorted, hidden ones left out."""
 
     @abstractmethod
+    def first(self) -> str | None:
+        """The name of a file at the top or below, none hidden, without listing all; None: there is none."""
+
+    @abstractmethod
     def has(self, name: str) -> bool:
         """Whether ``name`` is there."""
 

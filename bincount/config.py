@@ -163,10 +163,14 @@ class Augment:
     """How far a training photo may be changed; see ``bincount.data.pixels.Augmentation``."""
 
     flip: float = _share()
+    upside_down: float = _share()
     shift: float = _below_one()
     zoom: float = _below_one()
+    rotate: float = _ruled(lambda value: 0 <= value <= 180, "must be from 0 to 180 degrees")
+    stretch: float = _below_one()
     light: float = _below_one()
     contrast: float = _below_one()
+    color: float = _below_one()
 
 
 def _is_size(value: Any) -> bool:

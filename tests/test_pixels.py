@@ -1,6 +1,6 @@
 """Photos as tensors: resized and normalised as torchvision does it, and changed each by its own numbers."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,8 +12,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from bincount.data.pixels import DRAWS, MEAN, STD, Augmentation, augment, draws, fit, normalise
 
-NOTHING = Augmentation(flip=0, shift=0, zoom=0, light=0, contrast=0)
-ALL = Augmentation(flip=0.5, shift=0.1, zoom=0.2, light=0.3, contrast=0.3)
+NOTHING = Augmentation(**{key.name: 0.0 for key in fields(Augmentation)})
+ALL = Augmentation(
+    flip=0.5, upside_down=0.5, shift=0.1, zoom=0.2, rotate=10, stretch=0.2, light=0.3, contrast=0.3, color=0.3
+)
 
 
 def pixels(photos: int = 6, height: int = 24, width: int = 32) -> torch.Tensor:
@@ -133,6 +135,64 @@ def test_a_shift_moves_by_a_part_of_the_side() -> None:
     numbers[0, 1] = 1.0  # as far as it goes, along the width
     moved = augment(batch, numbers, replace(NOTHING, shift=0.1))
     torch.testing.assert_close(moved[..., :36], batch[..., 4:], atol=1e-4, rtol=1e-4)
+
+
+def test_upside_down_is_the_exact_mirror() -> None:
+    batch = pixels()
+    turned = augment(batch, draws(0, 0, np.arange(6)), replace(NOTHING, upside_down=1))
+    torch.testing.assert_close(turned, batch.flip(2), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("number", "turns"), [(0.0, 1), (0.5, 0), (1.0, -1)])
+def test_a_rotation_goes_to_either_side(number: float, turns: int) -> None:
+    batch = pixels(2, 24, 24)
+    numbers = torch.full((2, DRAWS), 0.5)
+    numbers[:, 8] = number
+    turned = augment(batch, numbers, replace(NOTHING, rotate=90))
+    torch.testing.assert_close(turned, torch.rot90(batch, -turns, (2, 3)), atol=1e-3, rtol=1e-3)
+
+
+def test_a_rotation_keeps_right_angles_where_a_photo_is_not_square() -> None:
+    batch = torch.zeros(1, 1, 40, 80)
+    batch[:, :, 10:30, 30:50] = 1  # 20 by 20 pixels
+    numbers = torch.full((1, DRAWS), 0.5)
+    numbers[:, 8] = 1.0
+    turned = augment(batch, numbers, replace(NOTHING, rotate=90))
+    torch.testing.assert_close(turned[0, 0, 10:30, 30:50].mean(), torch.tensor(1.0), atol=0.05, rtol=0)
+    assert float(turned.sum()) == pytest.approx(400, rel=0.05)
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0])
+def test_stretching_keeps_the_area(number: float) -> None:
+    batch = torch.zeros(1, 1, 64, 64)
+    batch[:, :, 22:42, 22:42] = 1
+    numbers = torch.full((1, DRAWS), 0.5)
+    numbers[:, 7] = number
+    stretched = augment(batch, numbers, replace(NOTHING, stretch=0.25))[0, 0]
+    wide, high = float(stretched[32].sum()), float(stretched[:, 32].sum())
+    assert wide / high == pytest.approx(1.25**2 if number == 0 else 1.25**-2, rel=0.05)
+    assert float(stretched.sum()) == pytest.approx(400, rel=0.05)
+
+
+def test_without_saturation_a_photo_is_grey_and_black_stays_black_under_any_color() -> None:
+    batch, numbers = pixels(), torch.full((6, DRAWS), 0.5)
+    numbers[:, 9] = 0.0
+    grey = augment(batch, numbers, replace(NOTHING, color=1.0))
+    torch.testing.assert_close(grey.amax(1), grey.amin(1), atol=1e-4, rtol=1e-4)
+    black = normalise(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    numbers = torch.full((1, DRAWS), 0.5)
+    numbers[:, 10:13] = torch.tensor([0.0, 0.5, 1.0])
+    gained = augment(black, numbers, replace(NOTHING, color=0.5))
+    torch.testing.assert_close(gained, black, atol=1e-4, rtol=1e-4)
+
+
+def test_what_comes_in_at_a_side_is_no_mirror_image() -> None:
+    """An item near the border is not shown again beyond it."""
+    batch = torch.zeros(1, 1, 40, 40)
+    batch[:, :, 18:22, 3:6] = 1
+    moved = augment(batch, torch.full((1, DRAWS), 1.0), replace(NOTHING, zoom=0.3))
+    alone = augment(batch, torch.full((1, DRAWS), 0.0), replace(NOTHING, zoom=0.3))
+    assert float(moved.sum()) < float(alone.sum())
 
 
 def test_brightness_and_contrast_go_both_ways_within_their_bounds() -> None:

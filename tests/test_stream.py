@@ -4,6 +4,7 @@ import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,7 +188,7 @@ def test_loaders_leave_the_global_random_numbers_alone(data: Index) -> None:
 
 
 def data_module(index: Index, **changed: Any) -> tuple[BinData, SimpleNamespace]:
-    still = config.Augment(flip=0, shift=0, zoom=0, light=0, contrast=0)
+    still = config.Augment(**dict.fromkeys((key.name for key in fields(config.Augment)), 0))
     keys: dict[str, Any] = {"batch_size": 4, "workers": 0, "image_size": 24, "fraction": 1.0, "span": 5}
     keys |= {
         "window": 12,

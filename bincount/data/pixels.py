@@ -16,23 +16,29 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 #: Random numbers that the augmentation of one photo takes.
-DRAWS = 6
+DRAWS = 13
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training photo may be changed. Nothing here can hide an item.
+    """How far a training photo may be changed. Nothing here cuts away more than its border.
 
-    ``flip``: probability of mirroring left and right. ``shift``: part of the width and height.
-    ``zoom``: only outwards, 0.1 shows the photo at 0.9 of its size or more. ``light`` and ``contrast``:
-    part by which brightness and contrast go up or down.
+    ``flip`` and ``upside_down``: probability of mirroring left and right, and top and bottom. ``shift``: part
+    of the width and height. ``zoom``: only outwards, 0.1 shows the photo at 0.9 of its size or more.
+    ``rotate``: degrees to either side. ``stretch``: part by which it gets wider and lower, or narrower and
+    higher. ``light`` and ``contrast``: part by which brightness and contrast go up or down; ``color``: the
+    same for saturation, and three tenths of it for each of red, green and blue.
     """
 
     flip: float
+    upside_down: float
     shift: float
     zoom: float
+    rotate: float
+    stretch: float
     light: float
     contrast: float
+    color: float
 
 
 def empty_batch(photos: int, image_size: tuple[int, int]) -> Tensor:
@@ -94,17 +100,41 @@ def augment(pixels: Tensor, draws: Tensor, by: Augmentation) -> Tensor:
 
     ``pixels``: float (B, 3, H, W), normalised. ``draws``: float (B, DRAWS) in 0..1. Same shape back.
     """
-    flip = torch.where(draws[:, 0] < by.flip, -1.0, 1.0)
-    spread = 2 * draws[:, 1:3] - 1
-    zoom = 1 / (1 - by.zoom * draws[:, 3])
-    theta = pixels.new_zeros(len(pixels), 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = flip * zoom, zoom
-    theta[:, :, 2] = 2 * by.shift * spread
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(_places(pixels, draws, by), list(pixels.shape), align_corners=False)
+    # What comes in at a side goes on from the border: a mirror image there would show items twice.
+    moved = F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
     strength = 2 * draws[:, 4:6, None, None] - 1
     contrast = torch.exp(strength[:, :1] * math.log1p(by.contrast))
     # One standard deviation of a photo is about 0.225 of full brightness.
     light = strength[:, 1:] * by.light / STD[1]
-    return moved * contrast + light
+    return _coloured(moved, draws, by.color) * contrast + light
+
+
+def _places(pixels: Tensor, draws: Tensor, by: Augmentation) -> Tensor:
+    """Which place of the photo comes to which of the result: float (B, 2, 3), as affine_grid takes it."""
+    across = torch.where(draws[:, 0] < by.flip, -1.0, 1.0)
+    down = torch.where(draws[:, 6] < by.upside_down, -1.0, 1.0)
+    zoom = 1 / (1 - by.zoom * draws[:, 3])
+    stretch = torch.exp((2 * draws[:, 7] - 1) * math.log1p(by.stretch))
+    angle = (2 * draws[:, 8] - 1) * math.radians(by.rotate)
+    height, width = pixels.shape[2:]
+    theta = pixels.new_zeros(len(pixels), 2, 3)
+    theta[:, 0, 0] = across * zoom * stretch * angle.cos()
+    theta[:, 0, 1] = -down * zoom / stretch * angle.sin() * height / width
+    theta[:, 1, 0] = across * zoom * stretch * angle.sin() * width / height
+    theta[:, 1, 1] = down * zoom / stretch * angle.cos()
+    theta[:, :, 2] = 2 * by.shift * (2 * draws[:, 1:3] - 1)
+    return theta
+
+
+def _coloured(pixels: Tensor, draws: Tensor, color: float) -> Tensor:
+    """The photos (B, 3, H, W) with more or less saturation, and of red, green and blue."""
+    if not color:
+        return pixels
+    grey = pixels.mean(dim=1, keepdim=True)
+    saturation = 1 + color * (2 * draws[:, 9, None, None, None] - 1)
+    gain = 1 + 0.3 * color * (2 * draws[:, 10:13, None, None] - 1)
+    # Of a normalised photo, black is not 0.
+    black = pixels.new_tensor(MEAN).div(pixels.new_tensor(STD))[:, None, None]
+    return (grey + (pixels - grey) * saturation) * gain + (gain - 1) * black

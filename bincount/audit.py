@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rich import box
 from rich.table import Table
 
-from bincount import pictures, progress, run, storage
+from bincount import pictures, progress, report, run, storage
 from bincount.auditing import page, suspicion
 from bincount.auditing.answers import columns, count_photos, forget, given_answers
 from bincount.auditing.expected import read_expected
@@ -30,6 +30,7 @@ from bincount.counting import find_photos
 from bincount.data.catalogue import usable_names
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput
+from bincount.report import audited
 
 #: Findings that are shown on the terminal.
 SHOWN = 10
@@ -151,9 +152,11 @@ def put_to_the_test(config: AuditConfig, folder: Path) -> list[Planted]:
         "split": split,
         "rate": planted.rate,
         "first": FIRST,
+        "orders": {order: TOLD[order] for order in ORDERS},
+        "words": {each.kind: TOLD[each.kind] for each in found},
         "kinds": [asdict(each) for each in found],
     }
-    storage.write_text(where / "audit.json", json.dumps(results, indent=2) + "\n")
+    storage.write_text(where / audited.FIGURES, json.dumps(results, indent=2) + "\n")
     precisions = {
         TOLD[order]: [
             (each.orders[order].average_precision, each.orders[order].average_precision_spread)
@@ -161,9 +164,11 @@ def put_to_the_test(config: AuditConfig, folder: Path) -> list[Planted]:
         ]
         for order in ORDERS
     }
-    pictures.plantings(where / "audit.png", [TOLD[each.kind] for each in found], precisions)
+    pictures.plantings(where / audited.PICTURE, [TOLD[each.kind] for each in found], precisions)
     progress.out.print(_plantings(found, planted.rate))
-    progress.out.print(f"figures: {where / 'audit.json'}, picture: {where / 'audit.png'}", soft_wrap=True)
+    report.write(folder)
+    progress.out.print(f"figures: {where / audited.FIGURES}", soft_wrap=True)
+    progress.out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
     return found
 
 

@@ -26,7 +26,7 @@ from bincount.errors import BadInput, BincountError
 from bincount.model.decoding import best_decoding, decode, fit_temperature, tempered
 from bincount.model.guessing import baselines
 from bincount.model.metrics import score
-from bincount.report import galleries, summary
+from bincount.report import audited, galleries, summary
 
 #: Photos shown in examples.png.
 EXAMPLES = 12
@@ -103,6 +103,7 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
     scored = scoring.write(where, results, table.id, classes, told, probabilities)
     pictures.examples(where / "examples.png", _examples(table, classes, told, probabilities, names))
     galleries.write(scored, table, counter)
+    audited.forget(where)
     report.write(folder)
     return results
 

@@ -228,16 +228,18 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_written(
 def test_planted_errors_are_found_better_than_by_chance(
     small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = small_run / "evaluation" / "test"
+    where, page = small_run / "evaluation" / "test", (small_run / "report.html").read_bytes()
     before = {path.name for path in where.iterdir()}
     try:
         assert cli.main(["audit", f"run={small_run}", "planted.times=5", "planted.rate=0.2"]) == 0
         found = json.loads((where / "audit.json").read_bytes())
         assert (where / "audit.png").stat().st_size > 1000
+        assert "finding wrong records" in (small_run / "report.html").read_text()
     finally:
         for path in where.iterdir():
             if path.name not in before:
                 path.unlink()
+        (small_run / "report.html").write_bytes(page)
     assert [kind["kind"] for kind in found["kinds"]] == ["one", "two", "bin", "all"]
     assert all(kind["times"] == 5 for kind in found["kinds"])
     assert all(set(kind["orders"]) == {"audit", "differs", "random"} for kind in found["kinds"])

@@ -11,7 +11,7 @@ from bincount.comparison import number, percent
 from bincount.compose import keys
 from bincount.data.index import Index
 from bincount.page import contents, document, heading, line, listed, table
-from bincount.report import card, facts, figures, galleries, learning, summary
+from bincount.report import audited, card, facts, figures, galleries, learning, summary
 from bincount.report.scored import Scored, chance_of_difference, evaluations
 
 SHORT, MEANING, CHANCE, SETTINGS = "In short", "What the words mean", "Could it be chance?", "How they differ"
@@ -86,7 +86,8 @@ def short(scored: Scored) -> str:
 def evaluation(scored: Scored) -> list[str]:
     """All that there is to see of an evaluation."""
     title = f"{scored.title}: {scored.results['samples']:,} photos"
-    return [heading(2, title), *figures.sections(scored), *galleries.sections(scored)]
+    parts = [*figures.sections(scored), *audited.sections(scored), *galleries.sections(scored)]
+    return [heading(2, title), *parts]
 
 
 def meanings() -> list[str]:

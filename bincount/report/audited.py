@@ -23,8 +23,8 @@ def sections(scored: Scored) -> list[str]:
     told = (
         f"{last['wrong']:,} of {last['bins']:,} records were made wrong ({percent(found['rate'])}), "
         f"{last['times']:,} times for each kind of error. With errors of any kind, of the first {first} bins "
-        f"that `bincount audit` names {precision['audit']} were wrong; of those whose record differs most from "
-        f"the count told {precision['differs']}, and {precision['random']} of as many at random."
+        f"that `bincount audit` names {precision['audit']} were wrong; of those whose record differs most "
+        f"from the count told {precision['differs']}, and {precision['random']} of as many at random."
     )
     head = ["errors planted", *(f"first {first}: {words}" for words in orders.values())]
     head += [f"average precision: {words}" for words in orders.values()]

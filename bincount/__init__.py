@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bincount.errors import BadInput, BincountError
 
 if TYPE_CHECKING:
-    from bincount.counter import Answer, Counter
+    from bincount.answer import Answer
+    from bincount.counter import Counter
     from bincount.data.images import UnreadablePhoto
 
 __version__ = "0.1.0"
@@ -27,7 +28,7 @@ __all__ = ["Answer", "BadInput", "BincountError", "Counter", "UnreadablePhoto", 
 
 #: Names that are worth a second of importing only where they are used, each with its module.
 _LATER = {
-    "Answer": "bincount.counter",
+    "Answer": "bincount.answer",
     "Counter": "bincount.counter",
     "UnreadablePhoto": "bincount.data.images",
 }

@@ -73,6 +73,23 @@ VERBS = {
             "bincount audit planted.times=200                               # how well does it find errors?",
         ],
     ),
+    "serve": (
+        "a run -> answers over HTTP, and a page for people",
+        [
+            "bincount serve                                         # then open http://127.0.0.1:8080",
+            "bincount serve run=runs/default/A serve.host=0.0.0.0 serve.port=9000",
+            "bincount serve serve.workers=4 serve.error_rate=0.02",
+        ],
+    ),
+    "export": (
+        "a run -> one file, ONNX or torch.export, checked",
+        [
+            "bincount export                                         # counter.onnx, of the latest run",
+            "bincount export run=runs/default/A out=bins.onnx",
+            "bincount export format=torch out=bins.pt2",
+            "bincount predict run=bins.onnx photos=DIR                # counts as the run does",
+        ],
+    ),
     "doctor": (
         "is all there? each line is ok, or says what to do",
         [

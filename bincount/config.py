@@ -571,7 +571,9 @@ class EvaluateConfig:
 
 @dataclass(kw_only=True)
 class PredictConfig:
-    """`bincount predict`. ``photos``: a folder, a glob, a photo, or a list of these.
+    """`bincount predict`. ``run``: a run, or a file of `bincount export`.
+
+    ``photos``: a folder, a glob, a photo, or a list of these.
 
     ``decode``: how probabilities become a count; None: as was best for the run on validation.
     """
@@ -625,6 +627,71 @@ class AuditConfig:
     planted: Planting
 
 
+@dataclass(kw_only=True)
+class Serve:
+    """How a run is served, how much is taken at the same time, and how long anything may take (seconds).
+
+    ``host``, ``port``: where; port 0 is any that is free. ``workers``: processes, each of which computes with
+    ``threads``; None: all processors. ``batch_size`` photos are counted at once; one waits up to ``wait_ms``
+    milliseconds for others. ``queue``: photos, and ``held_mb``: bytes of bodies, that a worker has accepted
+    and not answered. ``photos``, ``body_mb``: of one request; ``megapixels``: of one photo. ``body_timeout``:
+    until a body is there; ``timeout``: from then until its answer; ``grace``: from SIGTERM until the last.
+    ``error_rate``: the share of records that are wrong; a bin is to be checked whose record is wrong with the
+    probability ``check_from``, or a higher one.
+    """
+
+    host: str
+    port: int = _ruled(lambda value: 0 <= value <= 65535, "must be from 0 to 65535")
+    workers: int = _at_least(1)
+    threads: int | None = _at_least(1)
+    batch_size: int = _at_least(1)
+    wait_ms: float = _at_least(0)
+    queue: int = _at_least(1)
+    held_mb: float = _above_zero()
+    photos: int = _at_least(1)
+    body_mb: float = _above_zero()
+    megapixels: float = _above_zero()
+    body_timeout: float = _above_zero()
+    timeout: float = _above_zero()
+    grace: float = _at_least(0)
+    error_rate: float = _ruled(lambda value: 0 < value < 1, "must be above 0, and below 1")
+    check_from: float = _share()
+
+
+@dataclass(kw_only=True)
+class ServeConfig:
+    """`bincount serve`. ``decode``: how probabilities become a count; None: as was best on validation."""
+
+    run: str = _path()
+    runs: str = _path()
+    decode: str | None = _one_of("mode", "median", "mean")
+    serve: Serve
+
+
+@dataclass(kw_only=True)
+class ExportCheck:
+    """How a file is held against its run. ``tolerance``: of a probability; ``rounds``: of timing."""
+
+    photos: int = _at_least(1)
+    tolerance: float = _above_zero()
+    rounds: int = _at_least(0)
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    """`bincount export`. ``out`` None: counter.onnx or counter.pt2.
+
+    ``decode``: how probabilities become a count; None: as was best for the run on validation.
+    """
+
+    run: str = _path()
+    runs: str = _path()
+    format: str = _one_of("onnx", "torch")
+    out: str | None = _path()
+    decode: str | None = _one_of("mode", "median", "mean")
+    check: ExportCheck
+
+
 # --- is all there? ------------------------------------------------------------------------------------
 
 
@@ -654,6 +721,8 @@ VERBS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "audit": AuditConfig,
+    "serve": ServeConfig,
+    "export": ExportConfig,
     "doctor": DoctorConfig,
 }
 

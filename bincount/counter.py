@@ -3,17 +3,17 @@
 A photo is read, shrunk and resized by the functions that prepared and streamed the training photos.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from bincount import run
-from bincount.data.given import ONE, Photo, pixels_of
+from bincount.answer import Answer as Answer  # known from here, too
+from bincount.answering import Answering
 from bincount.data.images import Pixels, read_photo, shrink
 from bincount.data.index import Counts, ImageSize
 from bincount.data.pixels import fit, normalise
@@ -24,27 +24,26 @@ from bincount.model.objectives import Objective
 from bincount.training.checkpoints import FACTS
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a run tells of one photo.
-
-    ``count``: the number of items. ``probabilities``: that of each count, so ``probabilities[3]`` is that of
-    three items. With ``more`` the last of them, and a ``count`` that is its place, stands for so many items
-    or more (``overflow=class`` of `bincount prepare`).
-    """
-
-    count: int
-    probabilities: tuple[float, ...]
-    more: bool = False
+class PhotoCounter(Protocol):
+    """What counts photos: a run (:class:`Counter`), or a file that was exported from one."""
 
     @property
-    def expected(self) -> float:
-        """The expected number of items, which need not be whole."""
-        return sum(count * share for count, share in enumerate(self.probabilities))
+    def counts(self) -> Counts:
+        """Which counts it tells apart."""
+
+    @property
+    def decoding(self) -> str:
+        """How its probabilities become counts (bincount.model.decoding)."""
+
+    def pixels(self, encoded: bytes) -> Tensor:
+        """A JPEG or PNG as it is counted: uint8 (3, height, width). Raises UnreadablePhoto."""
+
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """The probability of each count, float32 (B, classes) on the CPU, of uint8 (B, 3, height, width)."""
 
 
 @dataclass(frozen=True)
-class Counter:
+class Counter(Answering[Tensor]):
     """A model and how photos reach it; called with a photo, it answers.
 
     ``image_size``: (height, width); ``stored``: how photos were kept.
@@ -73,37 +72,19 @@ class Counter:
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
         """The probability of each count, float32 (B, classes) on the CPU, of uint8 (B, 3, height, width)."""
-        shown = normalise(pixels.to(self.device))
+        return self.told(pixels.to(self.device)).cpu()
+
+    def told(self, pixels: Tensor) -> Tensor:
+        """The same without leaving the device, so that all of it can be exported."""
+        shown = normalise(pixels)
         views = [shown, shown.flip(3)] if self.mirror else [shown]
         told = torch.stack([self.objective.posterior(self.model(view).float()) for view in views]).mean(dim=0)
-        return tempered(told, self.temperature).cpu()
+        return tempered(told, self.temperature)
 
     def count(self, photos: Sequence[bytes]) -> tuple[Tensor, Tensor]:
         """Counts int64 (B,), probabilities float32 (B, classes) of encoded photos. Raises UnreadablePhoto."""
         probabilities = self.probabilities(torch.stack([self.pixels(photo) for photo in photos]))
         return decode(probabilities, self.decoding), probabilities
-
-    @overload
-    def __call__(self, photo: Photo, /) -> Answer: ...  # type: ignore[overload-overlap]  # a str is also many
-
-    @overload
-    def __call__(self, photo: Iterable[Photo], /, *, batch_size: int = ...) -> list[Answer]: ...
-
-    def __call__(self, photo: Photo | Iterable[Photo], /, *, batch_size: int = 64) -> Answer | list[Answer]:
-        """Count a photo, or several: the answer, or a list of the answers in their order.
-
-        A photo is a path (or ``s3://`` address) of a JPEG or PNG, its bytes, an image of Pillow, or a NumPy
-        array, uint8 (height, width, 3) in RGB. Of several, ``batch_size`` are counted at once.
-        Raises UnreadablePhoto, which names the file, or ``photo 2`` for the second where it is none; NotThere
-        where there is no such file; BadInput for what is no photo.
-        """
-        if isinstance(photo, ONE) or not isinstance(photo, Iterable):
-            return self._answers([self._fitted(pixels_of(photo, "the photo"))])[0]
-        fitted = (self._fitted(pixels_of(each, f"photo {n}")) for n, each in enumerate(photo, start=1))
-        answers: list[Answer] = []
-        while batch := list(islice(fitted, batch_size)):
-            answers += self._answers(batch)
-        return answers
 
     def _answers(self, fitted: list[Tensor]) -> list[Answer]:
         told = self.probabilities(torch.stack(fitted))

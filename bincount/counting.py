@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bincount import storage
-from bincount.counter import Counter
+from bincount.counter import PhotoCounter
 from bincount.data.images import SUFFIXES, UnreadablePhoto
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput
@@ -35,7 +35,7 @@ def find_photos(photos: str | list[str]) -> list[Path]:
 
 
 def counted(
-    counter: Counter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]
+    counter: PhotoCounter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]
 ) -> Iterator[tuple[list[Path], Tensor]]:
     """Batches of readable photos with the probability of each count, float32 (photos, classes).
 
@@ -50,7 +50,7 @@ def counted(
 
 
 def _readable(
-    counter: Counter, photos: Iterable[Path], skipped: list[Skipped]
+    counter: PhotoCounter, photos: Iterable[Path], skipped: list[Skipped]
 ) -> Iterator[tuple[Path, Tensor]]:
     for path in photos:
         try:

@@ -3,19 +3,19 @@
 import csv
 import io
 
-from bincount import progress, run, storage
+from bincount import progress, storage
 from bincount.config import PredictConfig
-from bincount.counter import load
 from bincount.counting import counted, find_photos
 from bincount.data.skipped import Skipped, as_csv
 from bincount.errors import BadInput
+from bincount.exporting.opening import open_counter
 from bincount.model.decoding import decode
 
 
 def predict(config: PredictConfig) -> None:
     """Count every photo that can be read into ``config.out``; list the others beside it, with the reason."""
     paths = find_photos(config.photos)
-    counter = load(run.find(config.run, config.runs), decoding=config.decode)
+    counter = open_counter(config.run, config.runs, config.decode)
     out = storage.folder(config.out)
     skipped: list[Skipped] = []
     text = io.StringIO()

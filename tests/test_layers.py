@@ -9,17 +9,18 @@ PACKAGE = Path(bincount.__file__).parent
 
 #: From the bottom up. A module may import from layers below its own, and its neighbours in one folder.
 LAYERS = [
-    {"errors", "machine"},
-    {"progress", "storage", "words"},
+    {"answer", "errors", "machine"},
+    {"client", "progress", "storage", "words"},
     {"config", "run"},
     {"compose", "data", "model", "training"},
-    {"comparison", "counter", "fit", "health", "page", "pictures", "space"},
+    {"answering"},
+    {"comparison", "counter", "exported", "fit", "health", "page", "pictures", "space"},
     {"heatmap"},
-    {"counting", "exploring", "report", "study"},
+    {"counting", "exploring", "exporting", "report", "study"},
     {"auditing", "checkup", "scoring", "trials"},
-    {"ranking"},
-    {"audit", "container", "doctor", "evaluate", "explore", "predict", "prepare", "pretraining", "sweep"}
-    | {"train"},
+    {"ranking", "serving"},
+    {"audit", "container", "doctor", "evaluate", "explore", "export", "predict", "prepare", "pretraining"}
+    | {"serve", "sweep", "train"},
     {"completion"},
     {"cli"},
     {"__main__"},

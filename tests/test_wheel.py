@@ -45,6 +45,7 @@ def test_an_installed_wheel_runs_from_another_folder(installed: Path, tmp_path: 
     ).stdout
     assert Path(where.strip()).is_relative_to(installed.parents[1])
     assert Path(where.strip()).with_name("py.typed").exists()
+    assert (Path(where.strip()).parent / "serving/page.html").exists()
     assert "image_size" in run(installed, tmp_path, "train", "--cfg", "job")
     assert "resnet34\n" in run(installed, tmp_path, "completion", "reply", "bincount train model=", "=")
     assert "\nhint  data" in run(installed, tmp_path, "doctor")

@@ -1,0 +1,1 @@
+"""The service: photos come over HTTP, are counted together, and are answered."""

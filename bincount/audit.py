@@ -5,6 +5,7 @@ out.csv  out.skipped.csv  out.html; with planted.times, evaluation/<split>/audit
 
 import json
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from shlex import join
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from bincount import pictures, progress, report, run, storage
 from bincount.auditing import page, suspicion
-from bincount.auditing.answers import columns, count_photos, forget, given_answers
+from bincount.auditing.answers import count_photos, forget, given_answers
 from bincount.auditing.expected import read_expected
 from bincount.auditing.findings import Findings, Validation, judged, names
 from bincount.auditing.matching import Bins, most_judged
@@ -28,9 +29,11 @@ from bincount.config import AuditConfig
 from bincount.counter import Counter, load
 from bincount.counting import find_photos
 from bincount.data.catalogue import usable_names
+from bincount.data.index import probability_columns
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput
 from bincount.report import audited
+from bincount.report.scored import Scored
 
 #: Findings that are shown on the terminal.
 SHOWN = 10
@@ -58,10 +61,12 @@ def audit(config: AuditConfig) -> None:
     out = storage.folder(config.out)
     expected, skipped = read_expected(config.expected)
     draft = out.with_name(f".{out.name}.partial")
-    answers, unreadable = _answers(config, counter, folder, expected, draft)
+    unusable = {row.id for row in skipped}
+    answers, unreadable = _answers(config, counter, folder, expected, unusable, draft)
     bins = Bins(answers, expected, [*skipped, *unreadable], counter.counts, draft)
     left_out = bins.left_out()
     if not len(bins):
+        forget(draft)
         reasons = "; ".join(f"{reason} ({number:,})" for reason, number in left_out.items())
         raise BadInput(f"no bin can be judged: {reasons}")
     findings = judged(bins, expected, counter.counts, validation, config.audit)
@@ -79,16 +84,24 @@ def audit(config: AuditConfig) -> None:
 
 
 def _answers(
-    config: AuditConfig, counter: Counter, folder: Path, expected: pa.Table, draft: Path
+    config: AuditConfig,
+    counter: Counter,
+    folder: Path,
+    expected: pa.Table,
+    unusable: Collection[str],
+    draft: Path,
 ) -> tuple[list[Path], list[Skipped]]:
-    """What the counter tells of the bins that it can judge, as Parquet files, and what cannot be read."""
+    """What the counter tells of the bins that it can judge, as Parquet files, and what cannot be read.
+
+    ``unusable``: ids whose expected quantity was left out already.
+    """
     if config.predictions is not None:
         return given_answers(storage.folder(config.predictions), counter.counts.names, draft), []
     skipped: list[Skipped] = []
     named = usable_names(map(str, find_photos(config.photos)), skipped)
     judgeable = expected.filter(pc.less_equal(expected["expected"], most_judged(counter.counts)))["id"]
     wanted = pc.is_in(pa.array(named, pa.string()), value_set=judgeable).to_pylist()
-    told = set(expected["id"].to_pylist())
+    told = {*expected["id"].to_pylist(), *unusable}
     skipped += [
         Skipped(id, name, "the photo has no expected quantity")
         for id, name in named.items()
@@ -105,7 +118,7 @@ def _validation(folder: Path, counts: list[str]) -> Validation | None:
     if not path.exists():
         return None
     kept = pq.read_table(path)
-    shares = np.stack([kept[name].to_numpy() for name in columns(counts)], axis=1)
+    shares = np.stack([kept[name].to_numpy() for name in probability_columns(counts)], axis=1)
     return Validation(kept["count"].to_numpy(), shares)
 
 
@@ -134,20 +147,17 @@ def put_to_the_test(config: AuditConfig, folder: Path) -> list[Planted]:
     counts as a false alarm.
     """
     split, planted = config.planted.split, config.planted
-    path = folder / "evaluation" / split / "predictions.parquet"
-    if not path.exists():
+    where = folder / "evaluation" / split
+    if not (where / "results.json").exists():
         raise BadInput(
             f"the run was not evaluated on {split}: `bincount evaluate run={folder} split={split}`"
         )
-    kept = pq.read_table(path)
-    names = [name for name in kept.column_names if name.startswith("p_")]
-    shares = np.stack([kept[name].to_numpy().astype(np.float64) for name in names], axis=1)
-    counts, told = kept["count"].to_numpy(), kept["predicted"].to_numpy()
+    scored = Scored.read(where)
+    shares = np.asarray(scored.probabilities, np.float64)
     found = [
-        trial(kind, counts, told, shares, planted.rate, planted.times, config.planted.seed)
+        trial(kind, scored.count, scored.told, shares, planted.rate, planted.times, planted.seed)
         for kind in progress.track([*suspicion.KINDS, ALL], "planting errors", len(suspicion.KINDS) + 1)
     ]
-    where = path.parent
     results = {
         "split": split,
         "rate": planted.rate,

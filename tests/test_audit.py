@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,48 @@ def test_answers_made_before_need_no_photos(small_run: Path, photos: Path) -> No
     pa.csv.write_csv(pq.read_table("told.parquet"), "told.csv")
     assert cli.main(["audit", *words, "predictions=told.csv", "out=again.csv", "audit.error_rate=0.1"]) == 0
     assert [row["id"] for row in read(Path("again.csv"))] == [row["id"] for row in rows]
+
+
+def test_ids_as_pandas_and_polars_write_them_are_texts_too(small_run: Path, photos: Path) -> None:
+    told = predictions(list(COUNTS), list(COUNTS.values()))
+    pq.write_table(told.set_column(0, "id", told["id"].cast(pa.large_string())), "told.parquet")
+    stock = {"id": pa.array(COUNTS, pa.large_string()), "expected": list(COUNTS.values())}
+    pq.write_table(pa.table(stock), "stock.parquet")
+    words = [f"run={small_run}", "predictions=told.parquet", "expected=stock.parquet", "audit.budget=2"]
+    assert cli.main(["audit", *words]) == 0
+    assert len(read(Path("findings.csv"))) == 24
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda rows: [*rows, rows[0]], "the id 00000 stands there twice or more"),
+        (lambda rows: [rows[0].replace("0.9", "nan"), *rows[1:]], "the probabilities of 00000 are no shares"),
+        (lambda rows: [rows[0].replace("0.9", "0.3"), *rows[1:]], "the probabilities of 00000 are no shares"),
+        (
+            lambda rows: [rows[0].replace("0.9", "-0.9"), *rows[1:]],
+            "the probabilities of 00000 are no shares",
+        ),
+        (lambda rows: [rows[0].replace("0.9", "much"), *rows[1:]], "cannot be read"),
+        (lambda rows: [], "no bin can be judged: the bin has no photo (24)"),
+    ],
+)
+def test_answers_that_cannot_be_are_refused(
+    spoil: Callable[[list[str]], list[str]],
+    told: str,
+    small_run: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_expected(Path("expected.csv"), COUNTS)
+    rows = [
+        f"{id}," + ",".join("0.9" if n == count else "0.02" for n in range(6)) for id, count in COUNTS.items()
+    ]
+    Path("told.csv").write_text("\n".join(["id,p_0,p_1,p_2,p_3,p_4,p_5", *spoil(rows)]) + "\n")
+    words = [f"run={small_run}", "predictions=told.csv", "expected=expected.csv", "audit.budget=2"]
+    assert cli.main(["audit", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(Path().glob("findings*"))
 
 
 def test_false_alarms_are_measured_on_validation(

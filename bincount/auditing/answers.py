@@ -9,14 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
 from bincount import progress
+from bincount.auditing.expected import check_ids
 from bincount.counter import Counter
 from bincount.counting import counted
+from bincount.data.index import probability_columns
+from bincount.data.predictions import ROUNDED
 from bincount.data.skipped import Skipped, as_csv, from_csv
 from bincount.errors import BadInput, one_line
 from bincount.storage import Folder
@@ -25,11 +29,6 @@ from bincount.storage import Folder
 PART = 1024
 
 _FACTS = "facts.json"
-
-
-def columns(names: Iterable[str]) -> list[str]:
-    """The columns with the probability of each count."""
-    return [f"p_{name}" for name in names]
 
 
 def count_photos(
@@ -74,28 +73,31 @@ def given_answers(path: Path, names: Sequence[str], draft: Path) -> list[Path]:
 
     ``names``: of the counts that there must be probabilities of. Raises BadInput.
     """
-    wanted = columns(names)
+    wanted = probability_columns(names)
+    schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in wanted)])
     draft.mkdir(parents=True, exist_ok=True)
     copy = draft / "given.parquet"
     try:
-        batches = _batches(path)
-        for number, batch in enumerate(batches):
-            if number == 0:
-                _check_columns(path, batch.schema, wanted)
-                schema = pa.schema([("id", pa.string()), *((name, pa.float32()) for name in wanted)])
-                writer = pq.ParquetWriter(copy, schema, compression="zstd")
-            writer.write_table(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
-    except (OSError, pa.ArrowInvalid) as error:
+        found, batches = _opened(path)
+        _check_columns(path, found, wanted)
+        with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_table(
+                    _checked(path, pa.Table.from_batches([batch]).select(schema.names), schema)
+                )
+    except (OSError, ValueError, TypeError) as error:  # ArrowInvalid is a ValueError
         raise BadInput(f"predictions={path} cannot be read: {one_line(error)}") from None
-    writer.close()
     return [copy]
 
 
-def _batches(path: Path) -> Any:
+def _opened(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     if path.suffix == ".parquet":
-        return pq.ParquetFile(path).iter_batches()
-    as_text = pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
-    return pyarrow.csv.open_csv(path, convert_options=as_text)
+        file = pq.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches()
+    reader = pyarrow.csv.open_csv(
+        path, convert_options=pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
+    )
+    return reader.schema, reader
 
 
 def _check_columns(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> None:
@@ -103,9 +105,20 @@ def _check_columns(path: Path, schema: pa.Schema, wanted: Sequence[str]) -> None
     if missing:
         needed = f"an audit needs id and {wanted[0]} to {wanted[-1]}, as `bincount predict` writes them"
         raise BadInput(f"predictions={path} lacks the column {missing[0]}: {needed}")
-    if not pa.types.is_string(schema.field("id").type):
-        told = f"predictions={path}: ids must be texts, not {schema.field('id').type}"
-        raise BadInput(f"{told}: 1 and 00001 are different photos")
+    check_ids(f"predictions={path}", schema.field("id").type)
+
+
+def _checked(path: Path, answers: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The answers of some photos, whose probabilities add up to 1. Raises BadInput where they do not."""
+    columns = [answers[name].to_numpy().astype(np.float64) for name in schema.names[1:]]
+    shares = np.stack(columns, axis=1)
+    sums = shares.sum(axis=1)
+    right = (shares >= 0).all(axis=1) & (abs(sums - 1) <= ROUNDED)
+    if not right.all():
+        id = answers["id"][int((~right).argmax())].as_py()
+        raise BadInput(f"predictions={path}: the probabilities of {id} are no shares that add up to 1")
+    of_counts = (shares / sums[:, None]).astype(np.float32).T
+    return pa.table([answers["id"].cast(pa.string()), *of_counts], schema=schema)
 
 
 def _counted(counter: Counter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]) -> pa.Table:
@@ -117,7 +130,7 @@ def _counted(counter: Counter, photos: Iterable[Path], batch_size: int, skipped:
     told = torch.cat(shares).numpy()
     of_counts = [pa.array(told[:, place]) for place in range(told.shape[1])]
     texts = [pa.array(ids, pa.string()), pa.array(paths, pa.string())]
-    return pa.table([*texts, *of_counts], names=["id", "photo", *columns(counter.counts.names)])
+    return pa.table([*texts, *of_counts], names=["id", "photo", *probability_columns(counter.counts.names)])
 
 
 def _digest(photos: Sequence[Path]) -> str:

@@ -66,14 +66,17 @@ def _parquet(store: Store, name: str) -> pa.Table:
         told = f"{where} has the columns {', '.join(columns)[:200]}"
         raise BadInput(f"{told}: id and one of {', '.join(COLUMNS)} are needed")
     table = held.read(["id", quantity])
-    if not pa.types.is_string(table["id"].type):
-        raise BadInput(
-            f"{where}: ids must be texts, not {table['id'].type}: 1 and 00001 are different photos"
-        )
+    check_ids(where, table["id"].type)
     try:
         return table.rename_columns(SCHEMA.names).cast(SCHEMA)
     except pa.ArrowInvalid as error:
         raise BadInput(f"{where}: {quantity} holds no whole numbers: {error}") from None
+
+
+def check_ids(where: str, kind: pa.DataType) -> None:
+    """Raise BadInput for a column of ids that are no texts."""
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise BadInput(f"{where}: ids must be texts, not {kind}: 1 and 00001 are different photos")
 
 
 def _unrepeated(table: pa.Table) -> tuple[pa.Table, list[Skipped]]:

@@ -8,11 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from bincount.auditing import suspicion
-from bincount.auditing.answers import columns
 from bincount.auditing.matching import Bins
 from bincount.auditing.suspicion import Floats, Integers
 from bincount.config import Audit
-from bincount.data.index import Counts
+from bincount.data.index import Counts, probability_columns
 
 #: The most suspicious bins that are told one by one.
 LISTED = 100
@@ -56,7 +55,7 @@ def judged(
     ratios: list[Floats] = []
 
     def judge(some: pa.Table) -> pa.Table:
-        shares = np.stack([some[name].to_numpy() for name in columns(counts.names)], axis=1)
+        shares = np.stack([some[name].to_numpy() for name in probability_columns(counts.names)], axis=1)
         classes = counts.classes(some["expected"].to_numpy())
         ratios.append(suspicion.ratios(shares, classes, ways))
         likely = np.array(counts.names)[suspicion.likely(shares, classes)]
@@ -96,4 +95,13 @@ def _flagged(
 def names(counts: Counts, with_photo: bool) -> Sequence[str]:
     """The columns of findings, in their order."""
     photo = ["photo"] * with_photo
-    return ["rank", "id", "expected", "likely", "p_wrong", "flagged", *photo, *columns(counts.names)]
+    return [
+        "rank",
+        "id",
+        "expected",
+        "likely",
+        "p_wrong",
+        "flagged",
+        *photo,
+        *probability_columns(counts.names),
+    ]

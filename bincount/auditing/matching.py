@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from bincount import storage
 from bincount.data.index import Counts
 from bincount.data.skipped import Skipped
+from bincount.errors import BadInput
 
 #: Bins that are judged together.
 TOGETHER = 65_536
@@ -50,6 +51,10 @@ class Bins:
             self._data.read_parquet([str(path) for path in answers]).create_view("answers")
         else:
             self._data.execute("CREATE TABLE answers (id VARCHAR)")
+        if twice := self._data.sql(
+            "SELECT id FROM answers GROUP BY id HAVING count(*) > 1 LIMIT 1"
+        ).fetchall():
+            raise BadInput(f"predictions: the id {twice[0][0]} stands there twice or more: keep one")
         most = most_judged(counts)
         self._data.execute(
             f"""
@@ -57,6 +62,7 @@ class Bins:
             FROM known
             UNION ALL
             SELECT id, '', 'the photo has no expected quantity' FROM answers ANTI JOIN expected USING (id)
+            WHERE id NOT IN (SELECT id FROM known)
             UNION ALL
             SELECT id, '', 'the bin has no photo' FROM expected ANTI JOIN answers USING (id)
             WHERE expected <= {most} AND id NOT IN (SELECT id FROM known)

@@ -46,6 +46,11 @@ COLUMNS = pa.schema(
 )
 
 
+def probability_columns(names: Iterable[str]) -> list[str]:
+    """The columns of a table that have the probability of each count, by the names of the counts."""
+    return [f"p_{name}" for name in names]
+
+
 @dataclass(frozen=True)
 class Counts:
     """Which counts a data set has: 0 to ``max_count``, and with ``more`` one class for all above."""

@@ -87,10 +87,14 @@ class Counter(Answering[Tensor]):
         return decode(probabilities, self.decoding), probabilities
 
     def _answers(self, fitted: list[Tensor]) -> list[Answer]:
-        told = self.probabilities(torch.stack(fitted))
-        counts = decode(told, self.decoding).tolist()
-        pairs = zip(counts, told.tolist(), strict=True)
-        return [Answer(count, tuple(shares), self.counts.more) for count, shares in pairs]
+        return answers_of(self, self.probabilities(torch.stack(fitted)))
+
+
+def answers_of(counter: PhotoCounter, probabilities: Tensor) -> list[Answer]:
+    """What ``counter`` answers for photos to which it gave these probabilities, (B, classes)."""
+    counts = decode(probabilities, counter.decoding).tolist()
+    pairs = zip(counts, probabilities.tolist(), strict=True)
+    return [Answer(count, tuple(shares), counter.counts.more) for count, shares in pairs]
 
 
 def load(folder: Path, device: str | None = None, decoding: str | None = None) -> Counter:

@@ -19,7 +19,7 @@ from bincount.config import EvaluateConfig, EvaluationData
 from bincount.counter import Counter, load
 from bincount.data.datamodule import evaluation_loader
 from bincount.data.images import decode_jpeg
-from bincount.data.index import UNLABELLED, Index, SplitTable
+from bincount.data.index import UNLABELLED, Index, SplitTable, probability_columns
 from bincount.data.plan import Layout
 from bincount.data.unreadable import Unreadable
 from bincount.errors import BadInput, BincountError
@@ -129,9 +129,9 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
         "decodings": after["decodings"],
     }
     storage.write_text(folder / run.CALIBRATION, json.dumps(found, indent=2) + "\n")
-    answers = {f"p_{name}": right[:, place] for place, name in enumerate(counter.counts.names)}
+    names = ["count", *probability_columns(counter.counts.names)]
     with storage.written_whole(folder / run.ANSWERS) as partial:
-        pq.write_table(pa.table({"count": classes} | {n: p.numpy() for n, p in answers.items()}), partial)
+        pq.write_table(pa.table([classes, *right.numpy().T], names=names), partial)
 
 
 def _probabilities(

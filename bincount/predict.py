@@ -6,6 +6,7 @@ import io
 from bincount import progress, storage
 from bincount.config import PredictConfig
 from bincount.counting import counted, find_photos
+from bincount.data.index import probability_columns
 from bincount.data.skipped import Skipped, as_csv
 from bincount.errors import BadInput
 from bincount.exporting.opening import open_counter
@@ -20,7 +21,7 @@ def predict(config: PredictConfig) -> None:
     skipped: list[Skipped] = []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "count", *(f"p_{name}" for name in counter.counts.names)])
+    writer.writerow(["id", "count", *probability_columns(counter.counts.names)])
     rows = 0
     photos = progress.track(paths, "counting photos", len(paths))
     for chunk, probabilities in counted(counter, photos, config.batch_size, skipped):

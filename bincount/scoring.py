@@ -16,7 +16,7 @@ import torch
 
 from bincount import pictures, report, storage
 from bincount.config import EvaluateConfig
-from bincount.data.index import UNLABELLED, Counts, Index, SplitTable
+from bincount.data.index import UNLABELLED, Counts, Index, SplitTable, probability_columns
 from bincount.data.labels import read_labels
 from bincount.data.predictions import Predictions, read_predictions
 from bincount.errors import BadInput
@@ -49,7 +49,7 @@ def write(
     columns: dict[str, Any] = {"id": ids, "count": classes, "predicted": told}
     names = results["names"]
     if probabilities is not None:
-        columns |= {f"p_{name}": probabilities[:, place] for place, name in enumerate(names)}
+        columns |= dict(zip(probability_columns(names), probabilities.T, strict=True))
         columns["expected"] = expected(torch.from_numpy(probabilities)).numpy()
         pictures.reliability(where / "reliability.png", classes, probabilities)
     with storage.written_whole(where / "predictions.parquet") as partial:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from bincount import storage
 from bincount.data.images import SUFFIXES
+from bincount.data.index import probability_columns
 from bincount.errors import BadInput, BincountError, one_line
 
 #: How far the probabilities of a photo may be from adding up to 1: they may be rounded.
@@ -159,7 +160,7 @@ def _told(row: Row, names: list[str] | None, shares: npt.NDArray[np.float64] | N
 def _probabilities(row: Row, names: Iterable[str], where: str) -> npt.NDArray[np.float64]:
     """The probabilities of a row, made to add up to 1."""
     given = row.get("probabilities")
-    values = given if isinstance(given, list) else [row.get(f"p_{name}") for name in names]
+    values = given if isinstance(given, list) else [row.get(column) for column in probability_columns(names)]
     try:
         shares = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):

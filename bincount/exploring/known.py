@@ -108,8 +108,7 @@ def _its_data(folder: Path, root: str) -> Index:
         index = Index.open(root)
     except BincountError as error:
         raise BadInput(f"{error}; {told}") from None
-    path = next(folder / name for name in (run.BEST, run.LAST, run.PREVIOUS) if (folder / name).exists())
-    facts = torch.load(path, map_location="cpu", weights_only=True)[FACTS]
+    facts = torch.load(run.weights(folder), map_location="cpu", weights_only=True)[FACTS]
     if facts["index_digest"] != index.digest:
         raise BadInput(f"data.root={root}: it was prepared anew since the run was trained on it; {told}")
     return index

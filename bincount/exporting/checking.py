@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +32,13 @@ def photos_of(folder: Path, counter: Counter, most: int) -> tuple[Tensor, str]:
 
     ``most`` of the run's validation split, spread evenly; drawn bins where that cannot be read.
     """
-    try:
+    with suppress(BincountError):
         root = str(run.saved_config(folder).data.root)
         table = Index.open(root).split("val")
         rows = np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))
         shown = [pixels for row in rows if (pixels := _pixels(counter, table.jpeg(int(row)))) is not None]
         if shown:
             return torch.stack(shown), f"{len(shown):,} validation photos"
-    except BincountError:
-        pass
     drawn = [encode_jpeg(draw_bin(0, n, n % 6, 0.5, 256, 224), 90) for n in range(most)]
     return torch.stack([counter.pixels(each) for each in drawn]), f"{most:,} drawn bins"
 

@@ -18,7 +18,6 @@ from bincount.data.index import Counts
 from bincount.data.pixels import fit
 from bincount.errors import BadInput, one_line
 from bincount.exported import FACTS, SUFFIXES, Facts
-from bincount.model.decoding import decode
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,7 @@ class FileCounter(Answering[Tensor]):
         return fit(shrink(photo, self.facts.shortest_side), self.facts.image_size)
 
     def _answers(self, fitted: list[Tensor]) -> list[Answer]:
-        told = self.probabilities(torch.stack(fitted))
-        pairs = zip(decode(told, self.decoding).tolist(), told.tolist(), strict=True)
-        return [Answer(count, tuple(shares), self.facts.more) for count, shares in pairs]
+        return counter.answers_of(self, self.probabilities(torch.stack(fitted)))
 
 
 def open_counter(

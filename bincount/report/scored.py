@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from bincount.data.index import probability_columns
+
 #: Splits in the order in which a reader wants them: what was never seen first.
 ORDER = ("test", "val", "train")
 
@@ -32,7 +34,7 @@ class Scored:
         """Read ``results.json`` and ``predictions.parquet`` of an evaluation's folder."""
         results = json.loads((folder / "results.json").read_bytes())
         table = pq.read_table(folder / "predictions.parquet")
-        columns = [f"p_{name}" for name in results["names"]]
+        columns = probability_columns(results["names"])
         known = set(columns) <= set(table.column_names)
         return cls(
             folder,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from bincount.counter import Answer
-from bincount.data.index import Counts
+from bincount.data.index import Counts, probability_columns
 from bincount.serving.judging import Verdict
 from bincount.serving.reading import JSON
 from bincount.serving.refusal import Refusal
@@ -73,7 +73,7 @@ def as_csv(told: Sequence[Told], counts: Counts) -> bytes:
     """A row a photo, in their order: as `bincount predict` writes it, and what the record is judged."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"p_{name}" for name in counts.names]
+    columns = probability_columns(counts.names)
     writer.writerow(["count", "expected_value", *columns, "expected", "p_wrong", "check"])
     for each in told:
         answer, verdict = each.answer, each.verdict

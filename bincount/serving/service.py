@@ -14,11 +14,10 @@ from torch import Tensor
 
 from bincount import machine
 from bincount.config import Serve
-from bincount.counter import Answer, Counter, load
+from bincount.counter import Answer, Counter, answers_of, load
 from bincount.data.images import UnreadablePhoto
 from bincount.errors import BincountError
 from bincount.heatmap import heat_maps
-from bincount.model.decoding import decode
 from bincount.serving.answers import Told
 from bincount.serving.batching import Batcher, Closed, Full, Place
 from bincount.serving.judging import Judge, judge_of
@@ -153,13 +152,12 @@ class Service:
         start = time.perf_counter()
         pixels = torch.stack([each.pixels for each in wishes])
         probabilities = self.counter.probabilities(pixels)
-        counts = decode(probabilities, self.counter.decoding)
+        answers = answers_of(self.counter, probabilities)
         shown = [n for n, each in enumerate(wishes) if each.heat]
-        maps = dict(zip(shown, heat_maps(self.counter, pixels[shown], counts[shown]), strict=True))
+        counts = torch.tensor([answers[n].count for n in shown], dtype=torch.int64)
+        maps = dict(zip(shown, heat_maps(self.counter, pixels[shown], counts), strict=True))
         self.metrics.counting.observe(time.perf_counter() - start)
-        more = self.counter.counts.more
-        rows = zip(counts.tolist(), probabilities.tolist(), strict=True)
-        return [Found(Answer(count, tuple(p), more), maps.get(n)) for n, (count, p) in enumerate(rows)]
+        return [Found(answer, maps.get(n)) for n, answer in enumerate(answers)]
 
     def _told(self, found: Found, expected: int | None) -> Told:
         verdict = None if expected is None else self.judge.judge(found.answer.probabilities, expected)

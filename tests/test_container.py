@@ -19,7 +19,8 @@ from bincount import container
 from bincount.errors import BadInput, BincountError
 from bincount.run import LAST
 from bincount.training.sealed import read
-from launch import requests, service_model, submit
+from launch import requests, service_model
+from launch import start as starting
 
 HOSTS = ("algo-1", "algo-2")
 
@@ -78,7 +79,7 @@ def start(
         **more: Any,
     ) -> Iterator[Job]:
         channel = ["launcher.input=File"] if data else []
-        made, _ = submit.composed(verb, [*words, *SENT, *channel], name=job)
+        made, _ = starting.composed(verb, [*words, *SENT, *channel], name=job)
         request = requests.request(made)
         service_model.check("sagemaker", requests.operation(made), request)
         top = tmp_path_factory.mktemp("job")

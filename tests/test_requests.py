@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from bincount.compose import typed
 from bincount.errors import BadInput
-from launch import requests, service_model, submit
+from launch import requests, service_model, start
 from launch.job import DataSet, Job
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,8 +70,8 @@ def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tu
 
 def job_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
     data = DataSet(4200, ("train", "val", "test"), 0.05)
-    monkeypatch.setattr(submit, "read_data", lambda job: (replace(job, data=data), ""))
-    return submit.composed(words[0], words[1:], name="bincount-golden-20261121-120000-ab12")[0]
+    monkeypatch.setattr(start, "read_data", lambda job: (replace(job, data=data), ""))
+    return start.composed(words[0], words[1:], name="bincount-golden-20261121-120000-ab12")[0]
 
 
 def test_requests_are_the_golden_ones_and_what_aws_takes(named: tuple[str, Job]) -> None:

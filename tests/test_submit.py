@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from bincount import cli
 from bincount.compose import compose
-from launch import aws, checks, instances, preflight, submit
+from launch import aws, checks, instances, preflight, start, submit
 from launch.job import DataSet, Job
 
 ROOT = Path(__file__).parents[1]
@@ -257,7 +257,7 @@ def with_data(monkeypatch: pytest.MonkeyPatch, data: DataSet | None) -> None:
     def read(job: Job) -> tuple[Job, str]:
         return replace(job, data=data), ""
 
-    monkeypatch.setattr(submit, "read_data", read)
+    monkeypatch.setattr(start, "read_data", read)
 
 
 def line_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -284,8 +284,8 @@ def test_what_is_wrong_is_told_before_anything_is_asked_and_nothing_else_would_t
 ) -> None:
     with_data(monkeypatch, wrong.data)
     words = [*wrong.base, *wrong.words]
-    composed = submit.composed(words[0], words[1:])
-    monkeypatch.setattr(submit, "composed", lambda verb, words: composed)
+    composed = start.composed(words[0], words[1:])
+    monkeypatch.setattr(start, "composed", lambda verb, words: composed)
     assert wrong.told in line_of(words, capsys)
     assert wrong.told in line_of([*words, "submit=true"], capsys)
     assert asked == []

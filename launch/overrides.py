@@ -1,0 +1,49 @@
+"""The words after a verb: which of them are the launcher's, and what is only `submit.py`'s own."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bincount.compose import compose, typed
+from bincount.config import SageMaker
+from bincount.errors import BadInput, nearest
+
+
+def take(words: list[str], key: str, default: str) -> str:
+    """Take `key=value` out of ``words``; the last one counts."""
+    for word in list(words):
+        if word.partition("=")[0] == key:
+            words.remove(word)
+            default = word.partition("=")[2]
+    return default
+
+
+def sending(words: list[str]) -> bool:
+    """Take `submit=true` out of ``words``: whether the request is to be sent, not only shown."""
+    found = take(words, "submit", "false").lower()
+    if found not in ("true", "false"):
+        raise BadInput(f"submit={found}: write submit=true, or leave it out")
+    return found == "true"
+
+
+def nothing_else(verb: str, words: Iterable[str], known: Iterable[str]) -> None:
+    """Raise BadInput for a word that is not the launcher's. ``known``: the keys that the verb has."""
+    for word in words:
+        if not of_launcher(word):
+            key = word.partition("=")[0]
+            raise BadInput(f"{key}: there is no such key in `{verb}`: {nearest(key, known)}")
+
+
+def of_launcher(word: str) -> bool:
+    """Whether a word chooses the launcher or sets one of its keys."""
+    key = word.partition("=")[0].lstrip("+~")
+    return key == "launcher" or key.startswith("launcher.")
+
+
+def launcher_of(words: Iterable[str]) -> SageMaker:
+    """The launcher that its own words ask for, SageMaker's unless said."""
+    words = list(words)
+    chosen = [] if any(word.startswith("launcher=") for word in words) else ["launcher=sagemaker"]
+    launcher: Any = typed("train", compose("train", [*chosen, *words])).launcher
+    if not isinstance(launcher, SageMaker):
+        raise BadInput(f"launcher={launcher.name}: that runs here, not on SageMaker: give launcher=sagemaker")
+    return launcher

@@ -5,6 +5,8 @@ Help and mistakes are answered without importing torch.
 
 import importlib
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -113,12 +115,26 @@ def answered(run: Callable[[list[str]], None], argv: Sequence[str] | None) -> in
     """Run a program on its words, None for those of the command line; tell errors and give the exit code."""
     try:
         run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 128 + signal.SIGPIPE
         if os.environ.get("BINCOUNT_DEBUG") == "1":
             raise
         print(f"bincount: {complaint(error)}", file=sys.stderr)
         return exit_code(error)
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of the output has closed it, as `head` does; the rest of it then goes nowhere."""
+    asked = select.poll()
+    asked.register(sys.stdout, select.POLLOUT)
+    if not any(told & select.POLLERR for _, told in asked.poll(0)):
+        return False
+    # Python writes what is left when it ends, and would complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _run(words: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The command line: help without delay, mistakes answered in one line."""
 
+import signal
 import subprocess
 import sys
 
@@ -116,6 +117,13 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINCOUNT_DEBUG", "1")
     with pytest.raises(cli.BadInput):
         cli.main(["trian"])
+
+
+def test_who_reads_only_the_beginning_is_left_alone() -> None:
+    program = f"{sys.executable} -m bincount train --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert int(done.stdout) in (0, 128 + signal.SIGPIPE)
 
 
 def test_an_unforeseen_failure_is_one_line_and_exit_code_1(

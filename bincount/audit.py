@@ -27,8 +27,8 @@ from bincount.auditing.planting import ALL, FIRST, ORDERS, TOLD, Planted, trial
 from bincount.comparison import percent
 from bincount.config import AuditConfig
 from bincount.counter import Counter, load
-from bincount.counting import find_photos
 from bincount.data.catalogue import usable_names
+from bincount.data.found import find_photos
 from bincount.data.index import probability_columns
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput
@@ -98,7 +98,8 @@ def _answers(
     if config.predictions is not None:
         return given_answers(storage.folder(config.predictions), counter.counts.names, draft), []
     skipped: list[Skipped] = []
-    named = usable_names(map(str, find_photos(config.photos)), skipped)
+    found = {photo.address: photo for photo in find_photos(config.photos)}
+    named = usable_names(found, skipped)
     judgeable = expected.filter(pc.less_equal(expected["expected"], most_judged(counter.counts)))["id"]
     wanted = pc.is_in(pa.array(named, pa.string()), value_set=judgeable).to_pylist()
     told = {*expected["id"].to_pylist(), *unusable}
@@ -107,7 +108,8 @@ def _answers(
         for id, name in named.items()
         if id not in told
     ]
-    photos = sorted(Path(name) for name, is_wanted in zip(named.values(), wanted, strict=True) if is_wanted)
+    photos = [found[name] for name, is_wanted in zip(named.values(), wanted, strict=True) if is_wanted]
+    photos.sort(key=lambda photo: photo.address)
     of_run = {"weights": storage.sha256(run.weights(folder)), "temperature": counter.temperature}
     answers, unreadable = count_photos(counter, photos, config.batch_size, draft, of_run)
     return answers, [*skipped, *unreadable]

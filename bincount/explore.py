@@ -83,23 +83,16 @@ def _compare(config: ExploreConfig, name: str) -> None:
 
 def _photos(config: ExploreConfig) -> tuple[int, Iterator[bytes | str], str]:
     """How many photos are compared, each encoded or why it cannot be read, and what they are called."""
-    from bincount.counting import find_photos
+    from bincount.data.found import find_photos, read_photos
     from bincount.exploring.known import chosen, places
 
     if config.photos is None:
         index = Index.open(config.data.root)
         there = places(index, index.splits, config.sample, config.seed)
         return len(there), index.store.read_ranges(there), f"data.root={config.data.root}"
-    paths = chosen(find_photos(config.photos), config.sample, config.seed)
+    photos = chosen(find_photos(config.photos), config.sample, config.seed)
     named = config.photos if isinstance(config.photos, str) else ",".join(config.photos)
-    return len(paths), map(_read, paths), f"photos={named}"
-
-
-def _read(path: Path) -> bytes | str:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    return len(photos), (encoded for _, encoded in read_photos(photos)), f"photos={named}"
 
 
 def _page(name: str | None) -> Path:

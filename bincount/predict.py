@@ -5,7 +5,8 @@ import io
 
 from bincount import progress, storage
 from bincount.config import PredictConfig
-from bincount.counting import counted, find_photos
+from bincount.counting import counted
+from bincount.data.found import find_photos
 from bincount.data.index import probability_columns
 from bincount.data.skipped import Skipped, as_csv
 from bincount.errors import BadInput
@@ -15,7 +16,7 @@ from bincount.model.decoding import decode
 
 def predict(config: PredictConfig) -> None:
     """Count every photo that can be read into ``config.out``; list the others beside it, with the reason."""
-    paths = find_photos(config.photos)
+    found = find_photos(config.photos)
     counter = open_counter(config.run, config.runs, config.decode)
     out = storage.folder(config.out)
     skipped: list[Skipped] = []
@@ -23,12 +24,12 @@ def predict(config: PredictConfig) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "count", *probability_columns(counter.counts.names)])
     rows = 0
-    photos = progress.track(paths, "counting photos", len(paths))
+    photos = progress.track(found, "counting photos", len(found))
     for chunk, probabilities in counted(counter, photos, config.batch_size, skipped):
-        for path, count, shares in zip(
+        for photo, count, shares in zip(
             chunk, decode(probabilities, counter.decoding).tolist(), probabilities.tolist(), strict=True
         ):
-            writer.writerow([path.stem, counter.counts.names[count], *(f"{share:.6f}" for share in shares)])
+            writer.writerow([photo.id, counter.counts.names[count], *(f"{share:.6f}" for share in shares)])
             rows += 1
     left_out = out.with_name(f"{out.stem}.skipped.csv")
     if skipped:
@@ -37,7 +38,7 @@ def predict(config: PredictConfig) -> None:
         left_out.unlink(missing_ok=True)
     if not rows:
         raise BadInput(
-            f"none of the {len(paths)} photos could be read, the first because: {skipped[0].reason}"
+            f"none of the {len(found)} photos could be read, the first because: {skipped[0].reason}"
         )
     storage.write_text(out, text.getvalue())
     progress.out.print(f"counted {rows:,} photos into {out}", soft_wrap=True)

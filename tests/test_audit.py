@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import Bucket
 from making import jpeg, write_photos, write_records
 
 from bincount import cli
@@ -65,6 +67,23 @@ def test_photos_are_ranked_by_how_little_their_record_fits(small_run: Path, phot
         "findings.html",
         "findings.skipped.csv",
     ]
+
+
+def test_photos_and_records_in_s3_are_audited_as_those_in_folders(
+    small_run: Path, photos: Path, bucket: Bucket
+) -> None:
+    write_expected(Path("expected.csv"), COUNTS)
+    shutil.copytree(photos, bucket.folder / "photos")
+    shutil.copy("expected.csv", bucket.folder)
+    found = {}
+    for place in (str(photos.parent), bucket.address):
+        words = [f"photos={place}/photos", f"expected={place}/expected.csv", "out=findings.csv"]
+        assert cli.main(["audit", f"run={small_run}", *words, "audit.budget=5"]) == 0
+        found[place] = read(Path("findings.csv"))
+        for row in found[place]:
+            assert row.pop("photo") == f"{place}/photos/{row['id']}.jpg"
+        assert Path("findings.html").read_text().count("data:image/jpeg") == 10 + 10
+    assert found[bucket.address] == found[str(photos.parent)]
 
 
 def test_what_cannot_be_judged_is_listed(

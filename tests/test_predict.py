@@ -1,6 +1,7 @@
 """`bincount predict`: a CSV of counts, and a list of what could not be read."""
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import Bucket
 from making import jpeg, write_photos
 
 from bincount import cli, storage
@@ -55,6 +57,30 @@ def test_globs_single_photos_and_lists_are_counted(
 ) -> None:
     assert cli.main(["predict", f"run={small_run}", photos_key, "out=counts.csv"]) == 0
     assert [row["id"] for row in read(Path("counts.csv"))] == ids
+
+
+def test_photos_in_s3_are_counted_as_those_in_a_folder(
+    small_run: Path, photos: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "torn.jpg").write_bytes(jpeg()[:-200])
+    (photos / "notes.txt").write_text("no photo")
+    shutil.copytree(photos, bucket.folder / "of bins")
+    there = f"{bucket.address}/of bins"
+    for named, out in ((str(photos), "here"), (there, "there"), (f"[{there}/1.jpg,{there}]", "listed")):
+        assert cli.main(["predict", f"run={small_run}", f"photos={named}", f"out={out}.csv"]) == 0
+    assert Path("there.csv").read_text() == Path("here.csv").read_text()
+    assert [row["id"] for row in read(Path("listed.csv"))] == ["1", "00001", "00002"]
+    (left_out,) = read(Path("there.skipped.csv"))
+    assert left_out["id"] == "torn"
+    assert left_out["file"] == f"{there}/torn.jpg"
+    capsys.readouterr()
+    for wrong, told in (
+        (f"{bucket.address}/none", "there are no photos there"),
+        (f"{there}/2.jpg", "there are no photos there"),
+        (f"{there}/*.jpg", "in S3 name a folder or a photo"),
+    ):
+        assert cli.main(["predict", f"run={small_run}", f"photos={wrong}", "out=no.csv"]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_unreadable_photos_are_listed_and_the_rest_counted(

@@ -1,5 +1,6 @@
 """What a counter tells of many photos, kept a part at a time, so that an audit that was stopped goes on."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from bincount import progress
 from bincount.auditing.expected import check_ids
 from bincount.counter import Counter
 from bincount.counting import counted
+from bincount.data.found import Found
 from bincount.data.index import probability_columns
 from bincount.data.predictions import ROUNDED
 from bincount.data.skipped import Skipped, as_csv, from_csv
@@ -32,7 +34,7 @@ _FACTS = "facts.json"
 
 
 def count_photos(
-    counter: Counter, photos: Sequence[Path], batch_size: int, draft: Path, run: dict[str, Any]
+    counter: Counter, photos: Sequence[Found], batch_size: int, draft: Path, run: dict[str, Any]
 ) -> tuple[list[Path], list[Skipped]]:
     """Parquet files with id, photo and p_0, p_1 … of the photos, and those that could not be read.
 
@@ -121,25 +123,25 @@ def _checked(path: Path, answers: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table([answers["id"].cast(pa.string()), *of_counts], schema=schema)
 
 
-def _counted(counter: Counter, photos: Iterable[Path], batch_size: int, skipped: list[Skipped]) -> pa.Table:
-    ids, paths, shares = [], [], [torch.empty(0, len(counter.counts))]
+def _counted(counter: Counter, photos: Iterable[Found], batch_size: int, skipped: list[Skipped]) -> pa.Table:
+    ids, addresses, shares = [], [], [torch.empty(0, len(counter.counts))]
     for batch, probabilities in counted(counter, photos, batch_size, skipped):
-        ids += [path.stem for path in batch]
-        paths += [str(path) for path in batch]
+        ids += [photo.id for photo in batch]
+        addresses += [photo.address for photo in batch]
         shares.append(probabilities)
     told = torch.cat(shares).numpy()
     of_counts = [pa.array(told[:, place]) for place in range(told.shape[1])]
-    texts = [pa.array(ids, pa.string()), pa.array(paths, pa.string())]
+    texts = [pa.array(ids, pa.string()), pa.array(addresses, pa.string())]
     return pa.table([*texts, *of_counts], names=["id", "photo", *probability_columns(counter.counts.names)])
 
 
-def _digest(photos: Sequence[Path]) -> str:
-    """Another one where photos were added, taken away or changed."""
+def _digest(photos: Sequence[Found]) -> str:
+    """Another one where photos were added or taken away; on this machine also where they were changed."""
     found = hashlib.sha256()
-    for path in photos:
-        try:
-            status = os.stat(path)
-            found.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        except OSError:
-            found.update(f"{path}\n".encode(errors="surrogateescape"))
+    for photo in photos:
+        told = photo.address
+        with contextlib.suppress(OSError):
+            status = os.stat(told)
+            told = f"{told}\0{status.st_size}\0{status.st_mtime_ns}"
+        found.update(f"{told}\n".encode(errors="surrogateescape"))
     return found.hexdigest()

@@ -88,8 +88,8 @@ def _gallery(rows: list[dict[str, Any]], counter: Counter) -> list[str]:
     read = {}
     for place, row in enumerate(rows):
         try:
-            read[place] = read_photo(Path(row["photo"]).read_bytes()) if row.get("photo") else None
-        except (OSError, UnreadablePhoto):
+            read[place] = read_photo(storage.read(row["photo"])) if row.get("photo") else None
+        except (BincountError, UnreadablePhoto):
             continue  # it was there when it was counted; the list below has its figures
     photos = {place: photo for place, photo in read.items() if photo is not None}
     if not photos:

@@ -35,6 +35,7 @@ VERBS = {
             'bincount explore data.root=data/bins sql="from items where weight_lb > 10" out=heavy.csv',
             "bincount explore photos=DIR against=latest          # are they like the photos it learnt from?",
             "bincount explore photos=DIR against=latest fail=true   # exit code 1 if not",
+            "bincount explore kept=RUN/kept against=RUN         # is what `bincount serve` saw? (serve.keep)",
         ],
     ),
     "train": (

@@ -2,9 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,10 @@ from bincount.data.index import Index
 from bincount.errors import BadInput, BincountError
 from bincount.exploring.database import open_database
 from bincount.exploring.sections import show, write
+
+if TYPE_CHECKING:  # as torch takes seconds, which the rest need not wait for
+    from bincount.counter import Counter
+    from bincount.exploring.known import Traits
 
 #: The page, where no name is given.
 PAGE = "explore.html"
@@ -35,6 +39,10 @@ def explore(config: ExploreConfig) -> None:
         raise BadInput(
             "photos=…: against=RUN tells what they are compared with; `bincount predict` counts them"
         )
+    if config.kept is not None and config.against is None:
+        raise BadInput("kept=…: against=RUN tells what they are compared with: the run that was served")
+    if config.kept is not None and config.photos is not None:
+        raise BadInput("photos=… are photos, and kept=… is what a service kept of photos: give one of them")
     if config.sql is not None and config.against is not None:
         raise BadInput("sql=… asks a data set, and against=RUN compares photos: give one of them")
     if config.sql is not None:
@@ -64,14 +72,12 @@ def _compare(config: ExploreConfig, name: str) -> None:
     folder = run.find(name, config.runs)
     from bincount.counter import load  # here, as torch takes seconds, which the rest need not wait for
     from bincount.exploring import comparing
-    from bincount.exploring.known import known, measure
+    from bincount.exploring.known import known
 
-    number, photos, named = _photos(config)
+    named, measured = _compared(config)
     counter = load(folder)
     before = known(folder, counter)
-    now = measure(counter, photos, number, "the photos")
-    if not len(now):
-        raise BadInput(f"{named}: none of its {number:,} photos could be read")
+    now = measured(counter)
     finding = comparing.compare(before, now)
     sections = list(comparing.sections(before, now, finding))
     show(progress.out, sections)
@@ -79,6 +85,27 @@ def _compare(config: ExploreConfig, name: str) -> None:
     progress.out.print(f"\npage: {out}", soft_wrap=True)
     if config.fail and finding.changed:
         raise BincountError(f"{named}: {comparing.verdict(finding)}")
+
+
+def _compared(config: ExploreConfig) -> "tuple[str, Callable[[Counter], Traits]]":
+    """What the photos that are compared are called, and how their traits are found."""
+    from bincount.exploring import kept
+    from bincount.exploring.known import measure, version
+
+    if config.kept is not None:
+        files = kept.find(config.kept)
+        return f"kept={config.kept}", lambda counter: kept.read(
+            files, version(counter), config.sample, config.seed
+        )
+    number, photos, named = _photos(config)
+
+    def measured(counter: "Counter") -> "Traits":
+        found = measure(counter, photos, number, "the photos")
+        if not len(found):
+            raise BadInput(f"{named}: none of its {number:,} photos could be read")
+        return found
+
+    return named, measured
 
 
 def _photos(config: ExploreConfig) -> tuple[int, Iterator[bytes | str], str]:

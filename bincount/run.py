@@ -31,6 +31,9 @@ CALIBRATION = Path("calibration.json")
 #: What the run tells of its validation photos, once calibrated: count, p_0, p_1 …
 ANSWERS = Path("calibration.parquet")
 
+#: Where a service keeps rows of what it saw, unless it is told another folder.
+KEPT = Path("kept")
+
 #: What a run learnt before it saw the photos themselves; a folder like a run's.
 PRETRAINING = "pretraining"
 

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import shutil
 import struct
 import threading
 import time
@@ -31,7 +32,7 @@ from bincount.compose import compose, typed
 from bincount.config import Serve
 from bincount.counter import Counter, load
 from bincount.data.index import Counts
-from bincount.errors import BincountError
+from bincount.errors import BadInput, BincountError
 from bincount.heatmap import heat_maps
 from bincount.serving import page, service
 from bincount.serving.answers import CSV, wanted
@@ -99,6 +100,50 @@ def refused(answer: Any, status: int) -> str:
     assert "Traceback" not in answer.text
     line: str = told["error"]
     return line
+
+
+# --- an exported file ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "counter.onnx"
+    assert cli.main(["export", f"run={small_run}", f"out={out}", "check.rounds=0"]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_an_exported_file_counts_in_the_place_of_its_run(
+    small_run: Path, counter: Counter, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = service.open_service(small_run, limits(onnx=str(exported)), None)
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("the run counts")
+
+    with TestClient(build(made)) as client:
+        told = counter(jpeg(seed=3))
+        monkeypatch.setattr(Counter, "probabilities", never)
+        (found,) = posted(client, jpeg(seed=3), query="?heatmap=true").json()["answers"]
+    assert list(found["probabilities"].values()) == pytest.approx(told.probabilities, abs=1e-4)
+    assert found["heatmap"]
+
+
+@pytest.mark.slow
+def test_a_file_of_another_run_or_calibration_is_refused(
+    small_run: Path, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(small_run, tmp_path / "runs/default/a"))
+    calibration = json.loads((run / "calibration.json").read_bytes())
+    (run / "calibration.json").write_text(json.dumps({**calibration, "temperature": 5.0}))
+    with pytest.raises(BadInput, match=r"a probability differs by .* from the run's: export it again"):
+        service.open_service(run, limits(onnx=str(exported)), None)
+    best = run / "checkpoints/best.ckpt"
+    best.write_bytes(best.read_bytes() + b"x")
+    assert cli.main(["serve", f"run={run}", f"serve.onnx={exported}"]) == 2
+    assert "was exported from other weights than those of" in capsys.readouterr().err
+    assert cli.main(["serve", f"run={run}", "serve.onnx=counter.pt2"]) == 2
+    assert "an ONNX file is needed" in capsys.readouterr().err
 
 
 # --- what it answers ----------------------------------------------------------------------------------
@@ -345,7 +390,7 @@ def test_an_error_inside_does_not_get_out(
     def broken(_: torch.Tensor) -> None:
         raise RuntimeError("secret of the house")
 
-    monkeypatch.setattr(service, "counter", Instead(service.counter, broken))
+    monkeypatch.setattr(service, "counting", Instead(service.counting, broken))
     with caplog.at_level(logging.INFO, logger="bincount.serving"):
         answer = posted(client, jpeg())
     assert "secret" not in refused(answer, 500)
@@ -371,8 +416,8 @@ class Gate:
     """Holds a service's model until it is opened; ``sizes``: of the batches that came."""
 
     def __init__(self, service: Service):
-        self._real, self._open, self.sizes = service.counter, threading.Event(), list[int]()
-        service.counter = Instead(service.counter, self._count)  # type: ignore[assignment]
+        self._real, self._open, self.sizes = service.counting, threading.Event(), list[int]()
+        service.counting = Instead(service.counting, self._count)  # type: ignore[assignment]
 
     def _count(self, pixels: torch.Tensor) -> torch.Tensor:
         self.sizes.append(len(pixels))

@@ -74,11 +74,11 @@ def known(folder: Path, counter: Counter) -> Known:
 
     It is measured anew where the run was trained or calibrated since, which changes what the model tells.
     """
-    path, version = folder / FILE, _version(counter)
+    path, now = folder / FILE, version(counter)
     if path.is_file():
         kept = pq.read_table(path)
         note = json.loads(kept.schema.metadata[_NOTE])
-        if note["counter"] == version:
+        if note["counter"] == now:
             return _known(kept, note)
     root = run.saved_config(folder).data.root
     index = _its_data(folder, root)
@@ -89,7 +89,7 @@ def known(folder: Path, counter: Counter) -> Known:
         measured[name] = measure(counter, index.store.read_ranges(photos), len(photos), f"the run's {name}")
     if not all(map(len, measured.values())):
         raise BadInput(f"data.root={root}: of the photos that the run was trained on none can be read")
-    note = {"counter": version, "data": root, "split": split}
+    note = {"counter": now, "data": root, "split": split}
     tables = [pa.table({**each.values, "split": [name] * len(each)}) for name, each in measured.items()]
     rows = pa.concat_tables(tables).replace_schema_metadata({_NOTE: json.dumps(note).encode()})
     try:
@@ -114,7 +114,7 @@ def _its_data(folder: Path, root: str) -> Index:
     return index
 
 
-def _version(counter: Counter) -> str:
+def version(counter: Counter) -> str:
     """What changes when the counter tells anything else."""
     digest = hashlib.sha256(repr((counter.temperature, counter.decoding, counter.mirror)).encode())
     for values in counter.model.state_dict().values():
@@ -156,7 +156,7 @@ def measure(counter: Counter, photos: Iterable[bytes | str], number: int, what: 
     unreadable = 0
     for place, encoded in enumerate(progress.track(photos, f"measuring {what}", number), start=1):
         try:
-            photo = _as_stored(counter, encoded)
+            photo = as_stored(counter, encoded)
             batch.append((camera_traits(photo), fit(photo, counter.image_size)))
         except UnreadablePhoto:
             unreadable += 1
@@ -166,7 +166,8 @@ def measure(counter: Counter, photos: Iterable[bytes | str], number: int, what: 
     return Traits(columns(rows), unreadable)
 
 
-def _as_stored(counter: Counter, encoded: bytes | str) -> Pixels:
+def as_stored(counter: Counter, encoded: bytes | str) -> Pixels:
+    """A photo in the form that the run's were stored in. Raises UnreadablePhoto."""
     if isinstance(encoded, str):
         raise UnreadablePhoto(encoded)
     stored = counter.stored

@@ -67,7 +67,8 @@ def _add_endpoints(app: FastAPI, service: Service) -> None:
         """
         kind = wanted(request.headers.get("accept", ""))
         with service.held.by_request() as holding:
-            found = await service.answer(_read(request, service, holding, expected), heatmap)
+            reading = _read(request, service, holding, expected)
+            found = await service.answer(seen(request).id, reading, heatmap)
         seen(request).told["photos"] = len(found)
         if kind == CSV:
             return Response(as_csv(found, service.counter.counts), media_type=CSV)

@@ -128,6 +128,13 @@ class Ratios:
     test: float
 
 
+@dataclass(kw_only=True)
+class Tables:
+    """What makes the tables of the records: this process, Spark, or (by `launch/submit.py`) Athena."""
+
+    engine: str = _one_of("local", "spark", "athena")
+
+
 def _is_part(value: Any) -> bool:
     number, _, of = value.partition("/")
     return number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)
@@ -149,6 +156,7 @@ class PrepareConfig:
     shortest_side: int | None = _at_least(16)
     quality: int = _ruled(lambda value: 1 <= value <= 100, "must be from 1 to 100")
     photos_per_shard: int = _at_least(1)
+    tables: Tables
     workers: int | None = _at_least(0)
     part: str | None = _ruled(_is_part, "write which part of how many, as 3/8")
     merge: bool
@@ -521,13 +529,15 @@ class ExploreConfig:
     """`bincount explore`. ``sql``: one question; None: every fact, on a page.
 
     ``against``: a run; its training photos are compared with ``photos`` (a folder, a glob, a photo, or a list
-    of these; None: those of ``data.root``), at most ``sample`` of each. ``fail``: exit code 1 where they have
-    changed. ``out`` None: explore.html for a page, nowhere for an answer to ``sql``.
+    of these; None: those of ``data.root``), or with those of which a service left rows in ``kept`` (a folder,
+    a file, a glob), at most ``sample`` of each. ``fail``: exit code 1 where they have changed. ``out`` None:
+    explore.html for a page, nowhere for an answer to ``sql``.
     """
 
     data: ExploreData
     sql: str | None = _path()
     photos: Any = _path()
+    kept: str | None = _path()
     against: str | None = _path()
     runs: str = _path()
     sample: int = _at_least(1)
@@ -632,18 +642,21 @@ class Serve:
     """How a run is served, how much is taken at the same time, and how long anything may take (seconds).
 
     ``host``, ``port``: where; port 0 is any that is free. ``workers``: processes, each of which computes with
-    ``threads``; None: all processors. ``batch_size`` photos are counted at once; one waits up to ``wait_ms``
-    milliseconds for others. ``queue``: photos, and ``held_mb``: bytes of bodies, that a worker has accepted
-    and not answered. ``photos``, ``body_mb``: of one request; ``megapixels``: of one photo. ``body_timeout``:
-    until a body is there; ``timeout``: from then until its answer; ``grace``: from SIGTERM until the last.
+    ``threads``; None: all processors. ``onnx``: a file that was exported from the run, which then counts with
+    onnxruntime. ``batch_size`` photos are counted at once; one waits up to ``wait_ms`` milliseconds for
+    others. ``queue``: photos, and ``held_mb``: bytes of bodies, that a worker has accepted and not answered.
+    ``photos``, ``body_mb``: of one request; ``megapixels``: of one photo. ``body_timeout``: until headers are
+    there, and until a body is; ``timeout``: from then until its answer; ``grace``: from SIGTERM to the last.
     ``error_rate``: the share of records that are wrong; a bin is to be checked whose record is wrong with the
-    probability ``check_from``, or a higher one.
+    probability ``check_from``, or a higher one. ``keep``: the share of counted photos that leave a row, in
+    ``keep_in`` (None: the run's folder ``kept``), where all together have at most ``keep_mb`` MB.
     """
 
     host: str
     port: int = _ruled(lambda value: 0 <= value <= 65535, "must be from 0 to 65535")
     workers: int = _at_least(1)
     threads: int | None = _at_least(1)
+    onnx: str | None = _path()
     batch_size: int = _at_least(1)
     wait_ms: float = _at_least(0)
     queue: int = _at_least(1)
@@ -656,6 +669,9 @@ class Serve:
     grace: float = _at_least(0)
     error_rate: float = _ruled(lambda value: 0 < value < 1, "must be above 0, and below 1")
     check_from: float = _share()
+    keep: float = _share()
+    keep_in: str | None = _path()
+    keep_mb: float = _above_zero()
 
 
 @dataclass(kw_only=True)

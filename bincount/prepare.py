@@ -17,7 +17,14 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from bincount import __version__, progress, storage
-from bincount.config import CollageSource, PhotoSource, PrepareConfig, ShardsSource, SyntheticSource
+from bincount.config import (
+    CollageSource,
+    PhotoSource,
+    PrepareConfig,
+    S3Source,
+    ShardsSource,
+    SyntheticSource,
+)
 from bincount.data import catalogue, foreign
 from bincount.data.allotment import ShardPlan, allot, as_table, shard_plans
 from bincount.data.catalogue import Entry
@@ -38,6 +45,7 @@ from bincount.data.skipped import Skipped, as_csv, common_reasons, from_csv
 from bincount.data.splits import id_twins
 from bincount.data.tables import describe, write_tables
 from bincount.data.unfinished import ARGUMENTS, FOLDER, Piece, Unfinished
+from bincount.engines.session import write_with_spark
 from bincount.errors import BadInput, BincountError, Denied
 from bincount.storage import Folder, Store
 
@@ -49,6 +57,9 @@ HOW = {"out", "workers", "part", "merge", "overwrite"}
 
 #: Pieces of which there is but one: the records that there are, and the photos with their places.
 RECORDS, CATALOGUE = "records", "catalogue"
+
+#: The piece that is all tables, where Spark makes them at once.
+SPARK = "tables/spark"
 
 
 class Unmade(BincountError):
@@ -73,6 +84,7 @@ def make(config: PrepareConfig) -> Store | None:
     """Make the data set ``config.out``, or go on making it; None while only some of its parts are made."""
     if config.part is not None and config.merge:
         raise BadInput("merge=true joins all parts: leave part=… out")
+    _check_engine(config)
     out = storage.open_store(config.out)
     if isinstance(config.source, ShardsSource):
         _index_shards(config, out)
@@ -95,6 +107,26 @@ def make(config: PrepareConfig) -> Store | None:
         out.publish(draft.store)
     out.delete([ARGUMENTS])
     return out
+
+
+def _check_engine(config: PrepareConfig) -> None:
+    """Raise BadInput where the engine cannot make what is asked for."""
+    source, engine = config.source, config.tables.engine
+    if engine == "local":
+        return
+    if engine == "athena":
+        raise BadInput(
+            "tables.engine=athena: Athena runs in AWS alone: python launch/submit.py tables "
+            "tables.engine=athena source.metadata=s3://… out=s3://…"
+        )
+    if not isinstance(source, PhotoSource) or source.metadata is None:
+        raise BadInput("tables.engine=spark: there are no records: give source.metadata=…, or leave it out")
+    if isinstance(source, S3Source) and source.list is not None:
+        raise BadInput(
+            "tables.engine=spark: Spark reads all records, not those of source.list: leave one out"
+        )
+    if config.part is not None:
+        raise BadInput(f"part={config.part}: Spark shares its work by itself: leave one of them out")
 
 
 def _arguments(config: PrepareConfig) -> dict[str, Any]:
@@ -172,7 +204,8 @@ def _make(draft: Unfinished, config: PrepareConfig) -> bool:
     part, parts = _part(config)
     origin = open_origin(config.source) if isinstance(config.source, PhotoSource) else None
     if origin and origin.photos is None:
-        skipped = [*_make_tables(draft, origin, part / parts), *origin.labels_left_out]
+        tables = _make_tables(draft, origin, config, part / parts)
+        skipped = [*tables, *origin.labels_left_out]
         if config.part is None:
             draft.store.write("skipped.csv", as_csv(skipped))
         return config.part is None
@@ -196,10 +229,12 @@ def _part(config: PrepareConfig) -> tuple[int, int]:
     return int(number) - 1, int(of)
 
 
-def _make_tables(draft: Unfinished, origin: Origin, first: float) -> list[Skipped]:
+def _make_tables(draft: Unfinished, origin: Origin, config: PrepareConfig, first: float) -> list[Skipped]:
     """Write the tables, where there are records; gives what was left out."""
     if origin.records is None:
         return []
+    if config.tables.engine == "spark":
+        return _make_tables_with_spark(draft, origin.records)
     if not draft.has(RECORDS):
         # Noted before any is read: a part is a stretch of this list, also when records are added meanwhile.
         left_out: list[Skipped] = []
@@ -214,6 +249,19 @@ def _make_tables(draft: Unfinished, origin: Origin, first: float) -> list[Skippe
     return [*listed.skipped, *(each for piece in draft.read(pieces) for each in piece.skipped)]
 
 
+def _make_tables_with_spark(draft: Unfinished, records: Store) -> list[Skipped]:
+    if not draft.has(SPARK):
+        half = draft.store.below("tables")
+        half.delete(half.names(deep=True))
+        half.clear()
+        found = write_with_spark(records.address, draft.store.address)
+        if not found.records:
+            raise BadInput(f"source.metadata={records.address}: there are no records in it (ID.json)")
+        draft.finish(SPARK, Piece(pa.table({}), [Skipped(*each) for each in found.refused]))
+    (piece,) = draft.read([SPARK])
+    return list(piece.skipped)
+
+
 def _make_catalogue(draft: Unfinished, origin: Origin | None, config: PrepareConfig, first: float) -> None:
     """Settle which photo goes where, before any is read."""
     if origin is None:
@@ -221,7 +269,7 @@ def _make_catalogue(draft: Unfinished, origin: Origin | None, config: PrepareCon
         found = catalogue.drawn(config.source, config.max_count, config.seed)
     else:
         assert isinstance(config.source, PhotoSource)
-        skipped = _make_tables(draft, origin, first)
+        skipped = _make_tables(draft, origin, config, first)
         tables = draft.store if origin.records else None
         found = catalogue.from_origin(origin, tables, config.source.block, skipped)
     counts = Counts(config.max_count, config.overflow == "class")

@@ -62,6 +62,7 @@ def _python(pattern: str) -> str:
         ("\\p{L}", "\\w"),
         ("\\p{N}", "\\d"),
         ("\\p{Z}", "\\s"),
+        ("\\uD800\\uDC00-\\uDBFF\\uDFFF", "\\U00010000-\\U0010FFFF"),
     ):
         pattern = pattern.replace(java, python)
     return pattern

@@ -12,7 +12,7 @@ LAYERS = [
     {"answer", "errors", "machine"},
     {"client", "progress", "storage", "words"},
     {"config", "run"},
-    {"compose", "data", "model", "training"},
+    {"compose", "data", "engines", "model", "training"},
     {"answering"},
     {"comparison", "counter", "exported", "fit", "health", "page", "pictures", "space"},
     {"heatmap"},
@@ -30,7 +30,7 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 #: train begins with a pre-training, which prepares its collages, and ends by evaluating; a sweep checks as
 #: train does; a container runs a verb.
 ALLOWED = {("train", "pretraining"), ("pretraining", "prepare"), ("train", "evaluate"), ("sweep", "train")}
-ALLOWED |= {("container", "train"), ("container", "prepare")}
+ALLOWED |= {("container", "train"), ("container", "prepare"), ("container", "serve")}
 
 #: What pure modules may not know.
 PURE = {

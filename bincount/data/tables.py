@@ -105,7 +105,17 @@ def describe(store: Store) -> str:
 
 
 def _read(store: Store, table: str, columns: list[str]) -> pa.Table:
+    full = {"bins": BINS_SCHEMA, "items": ITEMS_SCHEMA}[table]
+    schema = pa.schema([full.field(name) for name in columns])
+    return read_parts(store, table, schema)
+
+
+def read_parts(store: Store, table: str, schema: pa.Schema) -> pa.Table:
+    """The columns of ``schema`` of all parts of a table, whatever engine wrote them.
+
+    Athena gives its files no ending; those with an underscore before their name are notes of others'.
+    """
     folder = store.below(f"tables/{table}")
-    parts = [pq.read_table(pa.BufferReader(folder.read(name)), columns=columns) for name in folder.names()]
-    schema = {"bins": BINS_SCHEMA, "items": ITEMS_SCHEMA}[table]
-    return pa.concat_tables([pa.schema([schema.field(name) for name in columns]).empty_table(), *parts])
+    names = [name for name in folder.names() if not name.startswith("_")]
+    parts = [pq.read_table(pa.BufferReader(folder.read(name)), schema=schema) for name in names]
+    return pa.concat_tables([schema.empty_table(), *parts])

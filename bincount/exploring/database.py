@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bincount import storage
 from bincount.data.ids import id_order, id_series
 from bincount.data.index import COLUMNS, Index
 from bincount.data.records import BINS_SCHEMA, ITEMS_SCHEMA
+from bincount.data.tables import read_parts
 from bincount.errors import BadInput, one_line
 from bincount.storage import Folder, Store
 
@@ -108,14 +108,11 @@ def open_database(address: str) -> Database:
 
 
 def _parts(store: Store, table: str) -> pa.Table:
-    folder = store.below(f"tables/{table}")
-    names = [name for name in folder.names() if name.endswith(".parquet")]
     try:
-        parts = [pq.read_table(pa.BufferReader(folder.read(name)), schema=TABLES[table]) for name in names]
+        return read_parts(store, table, TABLES[table])
     except (pa.ArrowException, ValueError) as error:
-        told = "prepare the data set again"
-        raise BadInput(f"{folder.address} cannot be read: {one_line(error)}: {told}") from None
-    return pa.concat_tables([TABLES[table].empty_table(), *parts])
+        where, told = store.place(f"tables/{table}"), "prepare the data set again"
+        raise BadInput(f"{where} cannot be read: {one_line(error)}: {told}") from None
 
 
 def _places(found: dict[str, pa.Table]) -> pa.Table:

@@ -1,13 +1,15 @@
-"""What runs in a container of SageMaker: `python -m bincount.container train`, or `prepare`.
+"""What runs in a container of SageMaker: `python -m bincount.container train`, `prepare`, or `serve`.
 
-The configuration comes whole, in a file; the verb is all that stands on the command line. Everything lies
+The configuration comes whole, in a file; the verb is all that stands on the command line. What SageMaker's
+tuner tries comes as hyperparameters, which are keys of the configuration with other values. Everything lies
 under /opt/ml, as SageMaker has it:
 
     input/data/config/config.yaml    the configuration of train        (processing/input/config/ of prepare)
     input/data/data/                 the data set, unless it is streamed from `data.root`
+    input/config/hyperparameters.json what the tuner tries; empty in other jobs
     input/config/resourceconfig.json which hosts there are             (config/ of prepare)
     checkpoints/                     kept in S3, and back on every host when a job starts again
-    model/                           the finished run folder, on the first host
+    model/                           the finished run folder, on the first host; what serve answers with
     output/failure                   the line that says why it failed  (message of prepare)
 """
 
@@ -20,13 +22,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bincount.errors import BadInput, BincountError, Stopped, complaint, exit_code, one_line
+from bincount.errors import BadInput, BincountError, Stopped, complaint, exit_code, nearest, one_line
 
 if TYPE_CHECKING:
     from bincount.config import PrepareConfig, TrainConfig
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 ML = Path("/opt/ml")
 RUNS = ML / "checkpoints/runs"
+
+#: Where SageMaker asks for counts.
+PORT = 8080
 
 #: What SageMaker shows of a failure.
 SHOWN = 1024
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch prints the stack of each connection that another host's end closed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     words = list(sys.argv[1:] if argv is None else argv)
-    verbs = {"train": (_train, "failure"), "prepare": (_prepare, "message")}
+    verbs = {"train": (_train, "failure"), "prepare": (_prepare, "message"), "serve": (_serve, "failure")}
     verb, told_in = verbs.get(words[0] if words else "", (None, "failure"))
     try:
         if verb is None or len(words) > 1:
@@ -130,7 +135,7 @@ def _meeting(cluster: Cluster, job: str) -> Iterator["Meeting | None"]:
 
 def _train_config(job: str, hosts: int) -> "TrainConfig":
     """The configuration as it is to be run here: a new run, or the one that the checkpoints are of."""
-    config: TrainConfig = _config("train", ML / "input/data/config/config.yaml")
+    config: TrainConfig = _config("train", ML / "input/data/config/config.yaml", _hyperparameters())
     if config.launcher.nodes != hosts:
         raise BadInput(f"launcher.nodes={config.launcher.nodes}: the job has {hosts} instances")
     if (ML / "input/data/data").exists():
@@ -218,6 +223,18 @@ def _merge(config: "PrepareConfig") -> None:
             return
 
 
+# --- serve --------------------------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    """Answer for the run in model/, until SageMaker ends it."""
+    from bincount import compose
+    from bincount.serve import serve
+
+    words = [f"run={ML / 'model'}", "serve.host=0.0.0.0", f"serve.port={PORT}"]
+    serve(compose.typed("serve", compose.compose("serve", words)))
+
+
 # --- what SageMaker tells -----------------------------------------------------------------------------
 
 
@@ -245,12 +262,30 @@ def _toolkit() -> dict[str, Any]:
     return told
 
 
-def _config(verb: str, file: Path) -> Any:
+def _config(verb: str, file: Path, changes: Mapping[str, str] | None = None) -> Any:
+    """The configuration in a file, ``changes`` made to its keys. Raises BadInput."""
+    from omegaconf import OmegaConf
+
     from bincount import compose, run
 
     if not file.exists():
         raise BadInput(f"there is no {file}: the channel `config` of the job brings it")
-    return compose.typed(verb, run.saved_config(file.parent))
+    config = run.saved_config(file.parent)
+    known = compose.keys(config)
+    for key, value in (changes or {}).items():
+        if key not in known:
+            raise BadInput(f"hyperparameter {key}: there is no such key: {nearest(key, known)}")
+        OmegaConf.update(config, key, value)
+    return compose.typed(verb, config)
+
+
+def _hyperparameters() -> dict[str, str]:
+    """What SageMaker's tuner tries in this job; its own words begin with an underscore or `sagemaker_`."""
+    file = ML / "input/config/hyperparameters.json"
+    if not file.exists():
+        return {}
+    told: dict[str, str] = json.loads(file.read_bytes())
+    return {key: value for key, value in told.items() if not key.startswith(("_", "sagemaker_"))}
 
 
 def _read_secrets() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bincount.ranking import Ranking
     from bincount.study import Study, Trial
     from bincount.training.signals import Signals
-    from bincount.trials import Here
+    from bincount.trials import Here, Runner
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +64,51 @@ class Plan:
         return self.configs[0]
 
 
-def sweep(words: Sequence[str]) -> None:
-    """Begin a sweep, or go on with the one that `resume=` names. Raises Stopped where a signal ends it."""
+class Place(Protocol):
+    """Where the trials of a sweep run. ``program``: the command that begins a sweep there."""
+
+    program: str
+
+    def check(self, plan: Plan) -> None:
+        """Find what would stop the trials, before anything costs time. Raises BadInput."""
+
+    def runner(self, folder: Path, plan: Plan) -> "Runner":
+        """What runs them."""
+
+
+class ThisMachine:
+    """Trials that are commands on this machine."""
+
+    program = "bincount train -m"
+
+    def check(self, plan: Plan) -> None:
+        _check(plan)
+
+    def runner(self, folder: Path, plan: Plan) -> "Runner":
+        return _here(folder, plan)
+
+
+def sweep(words: Sequence[str], place: Place | None = None) -> Path:
+    """Begin a sweep, or go on with the one that `resume=` names; gives its folder.
+
+    ``place`` None: on this machine. Raises Stopped where a signal ends it.
+    """
+    place = place or ThisMachine()
     if "resume" in map(_key, words):
         folder, plan = _continued(words)
     else:
         plan = planned(words, Path.cwd())
-        _check(plan, every=True)
-        folder = _begin(plan)
+        compose_all(plan)
+        place.check(plan)
+        folder = _begin(plan, place)
     run.log_to(folder)
     log.info("sweep %s", folder)
     try:
-        _carry_out(folder, plan)
+        _carry_out(folder, plan, place)
     except (Exception, KeyboardInterrupt) as error:
         run.note(complaint(error))
         raise
+    return folder
 
 
 def first_trial(words: Sequence[str]) -> DictConfig:
@@ -124,22 +154,24 @@ def _typed(found: Space, combination: Combination) -> TrainConfig:
     return config
 
 
-def _check(plan: Plan, every: bool = False) -> None:
-    """Find what would stop the trials, before anything costs time. Raises BadInput.
-
-    ``every``: compose every combination of a grid that is not too large.
-    """
-    for config in plan.configs:
-        if isinstance(config.launcher, SageMaker):
-            name = config.launcher.name
-            raise BadInput(
-                f"launcher={name}: trials run on this machine: write launcher=local or launcher=gpu"
-            )
-    if every and not isinstance(plan.first.sweep, RandomSweep) and (plan.space.size or 0) <= COMPOSED:
+def compose_all(plan: Plan) -> None:
+    """Compose every combination of a grid that is not too large. Raises BadInput."""
+    if not isinstance(plan.first.sweep, RandomSweep) and (plan.space.size or 0) <= COMPOSED:
         composed = plan.space.samples()
         for combination in plan.space.grid():
             if combination not in composed:
                 _typed(plan.space, combination)
+
+
+def _check(plan: Plan) -> None:
+    """Find what would stop trials on this machine, before anything costs time. Raises BadInput."""
+    for config in plan.configs:
+        if isinstance(config.launcher, SageMaker):
+            name = config.launcher.name
+            raise BadInput(
+                f"launcher={name}: trials run on this machine: write launcher=local or launcher=gpu; "
+                "`python launch/submit.py train -m …` makes a job of each"
+            )
     from bincount import train
     from bincount.data.index import Index
 
@@ -151,11 +183,11 @@ def _check(plan: Plan, every: bool = False) -> None:
     train.check(plan.first, Index.open(plan.first.data.root))
 
 
-def _begin(plan: Plan) -> Path:
+def _begin(plan: Plan, place: Place) -> Path:
     """Make the folder of a new sweep."""
     folder = run.new_folder(plan.first.runs, plan.first.experiment, "-sweep")
     if (folder / run.SWEEP).exists():
-        raise BadInput(f"{folder} has a sweep already: `bincount train -m resume={folder}` goes on with it")
+        raise BadInput(f"{folder} has a sweep already: `{place.program} resume={folder}` goes on with it")
     _write(folder, plan)
     environment = json.dumps(run.environment(datetime.now(UTC)), indent=2)
     storage.write_text(folder / "environment.json", f"{environment}\n")
@@ -208,7 +240,7 @@ def _find(name: str, runs: str) -> Path:
     )
 
 
-def _carry_out(folder: Path, plan: Plan) -> None:
+def _carry_out(folder: Path, plan: Plan, place: Place) -> None:
     """Run the trials that are left, and tell how all of them rank."""
     from bincount.model.metrics import WATCHED
     from bincount.ranking import Ranking
@@ -227,13 +259,13 @@ def _carry_out(folder: Path, plan: Plan) -> None:
                 log.info("the sweep is finished with %d trials%s", study.total, more)
             else:
                 with contextlib.chdir(plan.where):
-                    _check(plan)
+                    place.check(plan)
                 settings = config.sweep
                 told = "%d trials in all (sweep=%s), %d at a time"
                 log.info(told, study.total, settings.name, settings.jobs)
-                if not _search(study, _here(folder, plan), ranking, signals):
+                if not _search(study, place.runner(folder, plan), ranking, signals):
                     assert signals.received is not None
-                    raise Stopped(signals.received, f": `bincount train -m resume={folder}` goes on")
+                    raise Stopped(signals.received, f": `{place.program} resume={folder}` goes on")
             ranking.tell()
 
 
@@ -244,7 +276,7 @@ def _here(folder: Path, plan: Plan) -> "Here":
     return Here(folder, lambda trial: _command(plan, folder, trial), _slots(plan.configs), plan.where)
 
 
-def _search(study: "Study", here: "Here", ranking: "Ranking", signals: "Signals") -> bool:
+def _search(study: "Study", here: "Runner", ranking: "Ranking", signals: "Signals") -> bool:
     """Run trials until none is left to try; False where a signal ended it, once all have saved themselves."""
     waiting = study.begun()
     here.settle(waiting)

@@ -1,4 +1,6 @@
-"""Trials on this machine: each is a command of its own, and takes no other along when it fails."""
+"""Trials, wherever they run; and on this machine: each is a command of its own, and takes no other along when
+it fails.
+"""
 
 import contextlib
 import fcntl
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from bincount import machine
 from bincount.errors import BincountError
@@ -53,6 +56,33 @@ class Ended:
     def stopped(self) -> bool:
         asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         return self.code in {code for each in asked for code in (-each, 128 + each)}
+
+
+class Runner(Protocol):
+    """What runs trials, some at the same time."""
+
+    @property
+    def running(self) -> Sequence[object]:
+        """Those that run now."""
+
+    @property
+    def free(self) -> bool:
+        """Whether one more trial can start."""
+
+    def settle(self, trials: Sequence[Trial]) -> None:
+        """Wait until ``trials``, which a sweep before had begun, can be started."""
+
+    def start(self, trial: Trial) -> None:
+        """Start a trial, or go on with it where it has begun."""
+
+    def ended(self) -> list[Ended]:
+        """The trials that have ended since the last look."""
+
+    def stop(self, received: signal.Signals) -> list[Ended]:
+        """Let go of all trials, so that they can be gone on with."""
+
+    def kill(self) -> None:
+        """Leave nothing behind on this machine, whatever went wrong."""
 
 
 class Here:

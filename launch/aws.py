@@ -13,6 +13,9 @@ from bincount.errors import BadInput, BincountError, Denied, one_line
 #: Seconds for a connection, and for an answer.
 CONNECT, READ = 5, 30
 
+#: AWS's words for a job, or whatever else, that it does not know.
+UNKNOWN = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+
 DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
 
 

@@ -5,15 +5,20 @@ where all are: tests take each away and see that nothing else would have caught 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from bincount.config import Plateau, WandbLogger
 from bincount.errors import BadInput, nearest
 from launch import instances
-from launch.job import IMAGE, ROLE, Job
+from launch.job import IMAGE, ROLE, Job, Order
 
 Check = Callable[[Job], str | None]
+
+#: Some of the checks look at what every order has, not at jobs alone.
+AnyCheck = TypeVar("AnyCheck", bound=Check)
+Kind = TypeVar("Kind", bound=Order)
 
 #: What a preview checks, by name, in this order.
 CHECKS: dict[str, Check] = {}
@@ -32,20 +37,20 @@ SMDDP_TORCH, SMDDP_PYTHON = "2.4.1", "311"
 OLDEST_TORCH = (2, 4, 1)
 
 
-def run_checks(job: Job, checks: dict[str, Check]) -> None:
+def run_checks(order: Kind, checks: Mapping[str, Callable[[Kind], str | None]]) -> None:
     """Raise BadInput with the line of the first check that finds something."""
     for check in list(checks.values()):
-        if line := check(job):
+        if line := check(order):
             raise BadInput(line)
 
 
-def missing(job: Job) -> list[str]:
-    """What has to be given yet before the job can be sent."""
-    return [line for check in GIVEN.values() if (line := check(job))]
+def missing(order: Kind, checks: Mapping[str, Callable[[Kind], str | None]]) -> list[str]:
+    """What has to be given yet before the order can be sent."""
+    return [line for check in checks.values() if (line := check(order))]
 
 
-def _check(where: dict[str, Check] = CHECKS) -> Callable[[Check], Check]:
-    def keep(check: Check) -> Check:
+def _check(where: dict[str, Check] = CHECKS) -> Callable[[AnyCheck], AnyCheck]:
+    def keep(check: AnyCheck) -> AnyCheck:
         where[check.__name__] = check
         return check
 
@@ -56,7 +61,7 @@ def _check(where: dict[str, Check] = CHECKS) -> Callable[[Check], Check]:
 
 
 @_check(GIVEN)
-def role_given(job: Job) -> str | None:
+def role_given(job: Order) -> str | None:
     if job.launcher.role is None:
         return "launcher.role is not given: add launcher.role=arn:aws:iam::ACCOUNT:role/NAME"
     return None
@@ -93,14 +98,14 @@ def image_has_bincount(job: Job) -> str | None:
 
 
 @_check()
-def role_is_an_arn(job: Job) -> str | None:
+def role_is_an_arn(job: Order) -> str | None:
     if not ROLE.fullmatch(job.role):
         return f"launcher.role={job.role} is no role: write arn:aws:iam::ACCOUNT:role/NAME"
     return None
 
 
 @_check()
-def region_is_one(job: Job) -> str | None:
+def region_is_one(job: Order) -> str | None:
     if not REGION.fullmatch(job.launcher.region):
         return f"launcher.region={job.launcher.region} is no region: write it as us-east-1"
     return None
@@ -122,7 +127,7 @@ def checkpoints_in_s3(job: Job) -> str | None:
 
 
 @_check()
-def instance_is_known(job: Job) -> str | None:
+def instance_is_known(job: Order) -> str | None:
     if job.instance is None:
         near = nearest(job.instance_type, instances.types())
         return f"{job.instance_key}={job.instance_type}: {near} (launch/instances.yaml has what is known)"
@@ -130,7 +135,7 @@ def instance_is_known(job: Job) -> str | None:
 
 
 @_check()
-def image_is_in_ecr(job: Job) -> str | None:
+def image_is_in_ecr(job: Order) -> str | None:
     if not IMAGE.fullmatch(job.image):
         return f"launcher.image={job.image} is no image in ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG"
     return None
@@ -202,7 +207,7 @@ def smddp_in_its_image(job: Job) -> str | None:
 
 
 @_check()
-def image_is_new_enough(job: Job) -> str | None:
+def image_is_new_enough(job: Order) -> str | None:
     tag = job.image_tag
     if tag and tuple(map(int, tag["torch"].split("."))) < OLDEST_TORCH:
         return f"launcher.image={job.image}: torch {tag['torch']} is too old: bincount needs 2.4.1 or newer"
@@ -220,7 +225,7 @@ def image_fits_device(job: Job) -> str | None:
 
 
 @_check()
-def image_in_region(job: Job) -> str | None:
+def image_in_region(job: Order) -> str | None:
     found = IMAGE.fullmatch(job.image)
     if found and found["region"] != job.launcher.region:
         return f"launcher.image={job.image}: the job is in {job.launcher.region}, and so its image has to be"

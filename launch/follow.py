@@ -1,6 +1,6 @@
 """status, logs, stop: what became of a job that was sent."""
 
-from launch import jobs
+from launch import jobs, tables
 from launch.overrides import launcher_of, nothing_else, take
 
 KNOWN = ("job", "runs", "launcher.region")
@@ -8,6 +8,9 @@ KNOWN = ("job", "runs", "launcher.region")
 
 def status(words: list[str]) -> None:
     name, region, runs = _job(words, "status")
+    if name.startswith(tables.NAMED):
+        print(tables.status(name, runs))
+        return
     print(jobs.status(name, region, runs))
 
 

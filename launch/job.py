@@ -1,7 +1,8 @@
-"""A job that is to be sent: its configuration, its data set, and what may be missing yet."""
+"""What SageMaker is asked to make; and a job that is to be sent: its configuration, its data set."""
 
 import re
 import secrets
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -55,15 +56,57 @@ class DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job that is to be sent. ``data`` None: its data set was not read.
-
-    ``name`` is the job's in SageMaker, and the run's.
-    """
+class Order(ABC):
+    """What SageMaker is asked to make, where, and with whose rights. ``name`` is that in SageMaker."""
 
     name: str
-    config: TrainConfig | PrepareConfig
     launcher: SageMaker
+
+    @property
+    @abstractmethod
+    def instance_type(self) -> str:
+        """The instance type's name, known or not."""
+
+    @property
+    @abstractmethod
+    def instance_key(self) -> str:
+        """Which key says the instance type."""
+
+    @property
+    @abstractmethod
+    def image(self) -> str:
+        """Its address in ECR."""
+
+    @property
+    def instance(self) -> Instance | None:
+        """The instance type; None where it is not known."""
+        return types().get(self.instance_type)
+
+    @property
+    def image_tag(self) -> re.Match[str] | None:
+        """What the image's tag tells: torch, device, Python."""
+        found = IMAGE.fullmatch(self.image)
+        return TAG.match(found["tag"] or "") if found else None
+
+    @property
+    def output(self) -> str:
+        """Under which address all jobs are kept; a place that nobody has where none was given."""
+        return (self.launcher.output or "s3://launcher.output-is-not-given").rstrip("/")
+
+    @property
+    def role(self) -> str:
+        return self.launcher.role or "arn:aws:iam::000000000000:role/launcher.role-is-not-given"
+
+    def place(self, name: str) -> str:
+        """The address of what this order has of its own."""
+        return f"{self.output}/{self.name}/{name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Order):
+    """A job that trains or prepares. ``data`` None: its data set was not read. ``name`` is the run's, too."""
+
+    config: TrainConfig | PrepareConfig
     data: DataSet | None = None
 
     @property
@@ -85,11 +128,6 @@ class Job:
     @property
     def instance_key(self) -> str:
         return "launcher.instance_type" if self.train else "launcher.prepare_instance_type"
-
-    @property
-    def instance(self) -> Instance | None:
-        """The instance type; None where it is not known."""
-        return types().get(self.instance_type)
 
     @property
     def ranks(self) -> int:
@@ -121,12 +159,6 @@ class Job:
         return found is not None and found["name"] == "pytorch-training"
 
     @property
-    def image_tag(self) -> re.Match[str] | None:
-        """What the image's tag tells: torch, device, Python."""
-        found = IMAGE.fullmatch(self.image)
-        return TAG.match(found["tag"] or "") if found else None
-
-    @property
     def checkpoints(self) -> str | None:
         """Where SageMaker keeps the checkpoints, in S3."""
         wanted = self.launcher.checkpoints
@@ -138,19 +170,6 @@ class Job:
     def secrets(self) -> dict[str, str]:
         """Which variable is which secret's name, of those that were given."""
         return {variable: name for variable, name in self.launcher.secrets.items() if name}
-
-    @property
-    def output(self) -> str:
-        """Under which address all jobs are kept; a place that nobody has where none was given."""
-        return (self.launcher.output or "s3://launcher.output-is-not-given").rstrip("/")
-
-    @property
-    def role(self) -> str:
-        return self.launcher.role or "arn:aws:iam::000000000000:role/launcher.role-is-not-given"
-
-    def place(self, name: str) -> str:
-        """The address of what this job has of its own."""
-        return f"{self.output}/{self.name}/{name}"
 
 
 def new_name(experiment: str) -> str:

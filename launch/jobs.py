@@ -15,10 +15,7 @@ from bincount.errors import BadInput
 from launch import aws, instances, requests
 from launch.job import bucket_of
 
-#: AWS's words for a job that it does not know.
-UNKNOWN = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
-
-LOGS = {"Training": "/aws/sagemaker/TrainingJobs", "Processing": "/aws/sagemaker/ProcessingJobs"}
+LOGS = {kind: f"/aws/sagemaker/{kind}Jobs" for kind in ("Training", "Processing", "Transform")}
 
 ENDED = ("Completed", "Failed", "Stopped")
 
@@ -48,13 +45,15 @@ class Sent:
     @property
     def cluster(self) -> dict[str, Any]:
         """Instance type and count."""
-        training = self.facts.get("ResourceConfig")
-        found: dict[str, Any] = training or self.facts["ProcessingResources"]["ClusterConfig"]
-        return found
+        if self.kind == "Processing":
+            return dict(self.facts["ProcessingResources"]["ClusterConfig"])
+        return dict(self.facts["ResourceConfig" if self.kind == "Training" else "TransformResources"])
 
     @property
-    def config_address(self) -> str:
-        """Where the job's configuration lies in S3."""
+    def config_address(self) -> str | None:
+        """Where the job's configuration lies in S3; None of a transform, which has none."""
+        if self.kind == "Transform":
+            return None
         if self.kind == "Training":
             channels = {each["ChannelName"]: each for each in self.facts["InputDataConfig"]}
             address = channels["config"]["DataSource"]["S3DataSource"]["S3Uri"]
@@ -68,40 +67,43 @@ def find(name: str, region: str) -> Sent:
     """The job of that name, or the newest for ``latest``. Raises BadInput where there is none."""
     if name == "latest":
         name = _latest(region)
-    try:
-        return Sent(
-            name,
-            "Training",
-            region,
-            aws.ask("sagemaker", "describe_training_job", region, TrainingJobName=name),
-        )
-    except aws.Refused as error:
-        if error.code not in UNKNOWN:
-            raise
-    try:
-        return Sent(
-            name,
-            "Processing",
-            region,
-            aws.ask("sagemaker", "describe_processing_job", region, ProcessingJobName=name),
-        )
-    except aws.Refused as error:
-        if error.code not in UNKNOWN:
-            raise
-        raise BadInput(f"job={name}: there is no such job in {region}") from None
+    for kind, described in _DESCRIBE.items():
+        try:
+            return Sent(name, kind, region, described(name, region))
+        except aws.Refused as error:
+            if error.code not in aws.UNKNOWN:
+                raise
+    raise BadInput(f"job={name}: there is no such job in {region}")
+
+
+def _training(name: str, region: str) -> dict[str, Any]:
+    return aws.ask("sagemaker", "describe_training_job", region, TrainingJobName=name)
+
+
+def _processing(name: str, region: str) -> dict[str, Any]:
+    return aws.ask("sagemaker", "describe_processing_job", region, ProcessingJobName=name)
+
+
+def _transform(name: str, region: str) -> dict[str, Any]:
+    return aws.ask("sagemaker", "describe_transform_job", region, TransformJobName=name)
+
+
+_DESCRIBE = {"Training": _training, "Processing": _processing, "Transform": _transform}
 
 
 def _latest(region: str) -> str:
-    wanted: dict[str, Any] = {
-        "NameContains": "bincount-",
-        "SortBy": "CreationTime",
-        "SortOrder": "Descending",
+    wanted: dict[str, Any] = {"NameContains": "bincount-", "MaxResults": 1}
+    wanted |= {"SortBy": "CreationTime", "SortOrder": "Descending"}
+    listed = {
+        "Training": aws.ask("sagemaker", "list_training_jobs", region, **wanted),
+        "Processing": aws.ask("sagemaker", "list_processing_jobs", region, **wanted),
+        "Transform": aws.ask("sagemaker", "list_transform_jobs", region, **wanted),
     }
-    wanted["MaxResults"] = 1
-    training = aws.ask("sagemaker", "list_training_jobs", region, **wanted)["TrainingJobSummaries"]
-    processing = aws.ask("sagemaker", "list_processing_jobs", region, **wanted)["ProcessingJobSummaries"]
-    found = [(each["CreationTime"], each["TrainingJobName"]) for each in training]
-    found += [(each["CreationTime"], each["ProcessingJobName"]) for each in processing]
+    found = [
+        (each["CreationTime"], each[f"{kind}JobName"])
+        for kind, answer in listed.items()
+        for each in answer[f"{kind}JobSummaries"]
+    ]
     if not found:
         raise BadInput(f"job=latest: there is no job of bincount in {region} yet")
     return str(max(found)[1])
@@ -163,6 +165,8 @@ def run_folder(sent: Sent, runs: str) -> Path:
     top = storage.folder(runs)
     for folder in top.glob(f"*/{sent.name}"):
         return folder
+    if sent.config_address is None:
+        return top / "transform" / sent.name
     bucket, key = bucket_of(sent.config_address)
     content: bytes = aws.ask("s3", "get_object", sent.region, Bucket=bucket, Key=key)["Body"].read()
     return write_run(top, sent.name, content.decode())
@@ -186,6 +190,7 @@ def logs(name: str, region: str, runs: str) -> str:
     sent = find(name, region)
     lines = log_lines(sent)
     folder = run_folder(sent, runs)
+    folder.mkdir(parents=True, exist_ok=True)
     storage.write_text(folder / "log.txt", "".join(f"{line}\n" for line in lines))
     told = [*lines[-20:], f"{len(lines):,} lines in {folder}/log.txt"]
     if write_metrics(folder, lines, int(sent.facts.get("Environment", {}).get(requests.STEPS, 1))):
@@ -266,12 +271,15 @@ def write_metrics(folder: Path, lines: list[str], steps: int) -> bool:
 
 
 def stop(name: str, region: str) -> str:
-    """Ask a job to end: its ranks save a checkpoint first, within the two minutes that SageMaker gives."""
+    """Ask a job to end: ranks that train save a checkpoint first, in the two minutes that SageMaker gives."""
     sent = find(name, region)
     if sent.state in ENDED:
         return f"{sent.name} has ended already: {sent.state}"
     if sent.kind == "Training":
         aws.ask("sagemaker", "stop_training_job", region, TrainingJobName=sent.name)
-    else:
+        return f"{sent.name} is stopping: it saves a checkpoint first"
+    if sent.kind == "Processing":
         aws.ask("sagemaker", "stop_processing_job", region, ProcessingJobName=sent.name)
-    return f"{sent.name} is stopping: it saves a checkpoint first"
+    else:
+        aws.ask("sagemaker", "stop_transform_job", region, TransformJobName=sent.name)
+    return f"{sent.name} is stopping"

@@ -1,11 +1,40 @@
 """The words after a verb: which of them are the launcher's, and what is only `submit.py`'s own."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import field, fields
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bincount.compose import compose, typed
-from bincount.config import SageMaker
+from bincount.config import SageMaker, check
 from bincount.errors import BadInput, nearest
+
+Words = TypeVar("Words")
+
+
+def ruled(default: Any, holds: Callable[[Any], bool], rule: str) -> Any:
+    """A key of a verb's own whose values have a rule, as in `bincount.config`."""
+    return field(default=default, metadata={"holds": holds, "rule": rule})
+
+
+def own(verb: str, words: list[str], kind: type[Words]) -> Words:
+    """Take the keys of ``kind``, a dataclass, out of ``words``, typed. Raises BadInput for other keys."""
+    known = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    nothing_else(verb, (word for word in words if word.partition("=")[0] not in known), known)
+    found = OmegaConf.structured(kind)
+    for key in known:
+        value = take(words, key, "")
+        if value:
+            try:
+                found[key] = None if value == "null" else value
+            except OmegaConfBaseException:
+                wanted = found._get_node(key)._metadata.ref_type.__name__
+                raise BadInput(f"{key}={value}: must be of type {wanted}") from None
+    made: Words = OmegaConf.to_object(found)  # type: ignore[assignment]
+    check(made)
+    return made
 
 
 def take(words: list[str], key: str, default: str) -> str:

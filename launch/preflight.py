@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable
 
 from bincount import storage
-from bincount.errors import BadInput, BincountError
+from bincount.errors import BincountError
 from launch import aws
-from launch.job import IMAGE, ROLE, Job, bucket_of
+from launch.checks import AnyCheck, run_checks
+from launch.job import IMAGE, ROLE, Job, Order, bucket_of
 
 Check = Callable[[Job], str | None]
 
@@ -20,20 +21,18 @@ PREFLIGHT: dict[str, Check] = {}
 NOT_OURS = "763104351884"
 
 
-def _check(check: Check) -> Check:
+def _check(check: AnyCheck) -> AnyCheck:
     PREFLIGHT[check.__name__] = check
     return check
 
 
 def preflight(job: Job) -> None:
     """Raise BadInput with the line of the first check that finds something."""
-    for check in list(PREFLIGHT.values()):
-        if line := check(job):
-            raise BadInput(line)
+    run_checks(job, PREFLIGHT)
 
 
 @_check
-def credentials(job: Job) -> str | None:
+def credentials(job: Order) -> str | None:
     if not aws.has_credentials():
         return aws.NO_CREDENTIALS
     try:
@@ -44,7 +43,7 @@ def credentials(job: Job) -> str | None:
 
 
 @_check
-def role_of_this_account(job: Job) -> str | None:
+def role_of_this_account(job: Order) -> str | None:
     found = ROLE.fullmatch(job.role)
     account = aws.ask("sts", "get_caller_identity", job.launcher.region)["Account"]
     if found and found["account"] != account:
@@ -55,7 +54,7 @@ def role_of_this_account(job: Job) -> str | None:
 
 
 @_check
-def role_exists(job: Job) -> str | None:
+def role_exists(job: Order) -> str | None:
     name = job.role.rpartition("/")[2]
     try:
         aws.ask("iam", "get_role", job.launcher.region, RoleName=name)
@@ -67,7 +66,7 @@ def role_exists(job: Job) -> str | None:
 
 
 @_check
-def role_is_for_sagemaker(job: Job) -> str | None:
+def role_is_for_sagemaker(job: Order) -> str | None:
     try:
         role = aws.ask("iam", "get_role", job.launcher.region, RoleName=job.role.rpartition("/")[2])
     except aws.Refused:
@@ -87,15 +86,15 @@ def output_reachable(job: Job) -> str | None:
 
 @_check
 def output_in_region(job: Job) -> str | None:
-    return _in_region(job, "launcher.output", job.output)
+    return in_region(job, "launcher.output", job.output)
 
 
 @_check
 def data_in_region(job: Job) -> str | None:
     if job.train:
-        return _in_region(job, "data.root", job.train.data.root)
+        return in_region(job, "data.root", job.train.data.root)
     assert job.prepare is not None
-    return _in_region(job, "out", job.prepare.out)
+    return in_region(job, "out", job.prepare.out)
 
 
 @_check
@@ -103,7 +102,7 @@ def checkpoints_in_region(job: Job) -> str | None:
     # Those of "auto" are in the bucket of launcher.output.
     if not job.train or job.launcher.checkpoints == "auto" or job.checkpoints is None:
         return None
-    return _in_region(job, "launcher.checkpoints", job.checkpoints)
+    return in_region(job, "launcher.checkpoints", job.checkpoints)
 
 
 @_check
@@ -128,7 +127,7 @@ def out_is_free(job: Job) -> str | None:
 
 
 @_check
-def image_exists(job: Job) -> str | None:
+def image_exists(job: Order) -> str | None:
     image = IMAGE.fullmatch(job.image)
     if image is None or image["account"] == NOT_OURS or not image["tag"]:
         return None
@@ -174,7 +173,7 @@ def _head(address: str, region: str) -> tuple[str, str]:
         return "403", ""
 
 
-def _reachable(job: Job, key: str, address: str) -> str | None:
+def _reachable(job: Order, key: str, address: str) -> str | None:
     code, region = _head(address, job.launcher.region)
     if code and not region:
         told = "you may not use it" if code == "403" else "there is no such bucket"
@@ -182,7 +181,7 @@ def _reachable(job: Job, key: str, address: str) -> str | None:
     return None
 
 
-def _in_region(job: Job, key: str, address: str) -> str | None:
+def in_region(job: Order, key: str, address: str) -> str | None:
     _, region = _head(address, job.launcher.region)
     if region and region != job.launcher.region:
         return (

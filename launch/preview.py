@@ -21,13 +21,13 @@ def preview(job: Job, price: Price | None, data_told: str) -> str:
     made = requests.request(job)
     parts = [
         ("configuration", requests.config_yaml(job).rstrip()),
-        ("what runs", _lines(_runs(job))),
-        ("in and out", _lines(_places(job))),
+        ("what runs", lines(_runs(job))),
+        ("in and out", lines(_places(job))),
         ("steps", _steps(job, data_told)),
-        ("price, at most", _lines(_price(job, price)) if price else "not known: no such instance type"),
+        ("price, at most", lines(_price(job, price)) if price else "not known: no such instance type"),
         (f"request {requests.operation(job)}", requests.shown(made)),
     ]
-    return "\n\n".join(f"[{title}]\n{text}" for title, text in parts if text)
+    return sections(parts)
 
 
 def ceiling(job: Job, price: Price) -> float:
@@ -123,6 +123,18 @@ def _price(job: Job, price: Price) -> dict[str, str]:
     return found
 
 
-def _lines(facts: dict[str, Any]) -> str:
+def sections(parts: list[tuple[str, str]]) -> str:
+    """The text of titles and what stands below them, where there is something."""
+    return "\n\n".join(f"[{title}]\n{text}" for title, text in parts if text)
+
+
+def ending(lacking: list[str]) -> str:
+    """The last lines: that nothing was sent, and what is to be given before it can be."""
+    told = [f"first: {line}" for line in lacking] or ["submit=true sends it"]
+    return "\n".join(["", "[this is a preview: nothing was sent]", *told])
+
+
+def lines(facts: dict[str, Any]) -> str:
+    """A line for each fact, its name before it."""
     width = max(map(len, facts))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in facts.items())

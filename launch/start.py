@@ -13,7 +13,12 @@ from launch.overrides import launcher_of, of_launcher, sending
 
 
 def train(words: list[str]) -> None:
-    """A training job."""
+    """A training job; or with -m one for each trial of a sweep."""
+    if "-m" in words or "--multirun" in words:
+        from launch import trials
+
+        trials.train([word for word in words if word not in ("-m", "--multirun")])
+        return
     _start("train", words)
 
 
@@ -33,21 +38,29 @@ def _start(verb: str, words: list[str]) -> None:
     kind = "Training" if job.train else "Processing"
     price = instances.price(job.instance, job.launcher.region, kind) if job.instance else None
     print(preview.preview(job, price, data_told))
-    lacking = checks.missing(job)
-    print("\n[this is a preview: nothing was sent]")
-    for line in lacking or ["submit=true sends it"]:
-        print(f"{'first: ' if lacking else ''}{line}")
+    print(preview.ending(checks.missing(job, checks.GIVEN)))
 
 
 def send(job: Job, data_told: str) -> None:
     """Ask AWS what only AWS can tell, put the configuration into S3, and make the job."""
     checks.run_checks(job, checks.GIVEN)
-    made = requests.request(job)
-    service_model.check("sagemaker", requests.operation(job), made)
+    service_model.check("sagemaker", requests.operation(job), requests.request(job))
     preflight.preflight(job)
+    create(job, data_told)
+    runs = job.train.runs if job.train else "runs"
+    folder = jobs.write_run(storage.folder(runs), job.name, requests.config_yaml(job))
+    storage.write_text(folder / "request.json", requests.shown(requests.request(job)) + "\n")
+    print(f"sent {job.name}, kept in {folder}")
+    more = "" if job.launcher.region == "us-east-1" else f" launcher.region={job.launcher.region}"
+    for verb in ("status", "logs", "stop"):
+        print(f"  python launch/submit.py {verb} job={job.name}{more}")
+
+
+def create(job: Job, data_told: str) -> None:
+    """Put the configuration into S3, and make the job."""
     if job.train and job.data is None:
         raise BadInput(data_told)
-    region = job.launcher.region
+    region, made = job.launcher.region, requests.request(job)
     for address, content in requests.uploads(job).items():
         bucket, key = bucket_of(address)
         aws.ask("s3", "put_object", region, Bucket=bucket, Key=key, Body=content)
@@ -55,13 +68,6 @@ def send(job: Job, data_told: str) -> None:
         aws.ask("sagemaker", "create_training_job", region, **made)
     else:
         aws.ask("sagemaker", "create_processing_job", region, **made)
-    runs = job.train.runs if job.train else "runs"
-    folder = jobs.write_run(storage.folder(runs), job.name, requests.config_yaml(job))
-    storage.write_text(folder / "request.json", requests.shown(made) + "\n")
-    print(f"sent {job.name}, kept in {folder}")
-    more = "" if region == "us-east-1" else f" launcher.region={region}"
-    for verb in ("status", "logs", "stop"):
-        print(f"  python launch/submit.py {verb} job={job.name}{more}")
 
 
 def composed(verb: str, words: list[str], name: str | None = None) -> tuple[Job, str]:

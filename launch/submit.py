@@ -16,15 +16,21 @@ if __name__ == "__main__":
 from bincount.cli import answered  # noqa: E402
 from bincount.errors import BadInput, nearest  # noqa: E402
 
-HELP = """python launch/submit.py: training and preparing on SageMaker.
+HELP = """python launch/submit.py: training, preparing and counting on SageMaker.
 
 usage: python launch/submit.py VERB [key=value …]
 
-  train      preview a training job; submit=true sends it
+  train      preview a training job; submit=true sends it; -m: one for each trial of a sweep, ranked
   prepare    preview a processing job that makes a data set, a part on each instance; submit=true sends it
+  tables     preview a Glue job (Spark), or Athena's queries, for the tables of records; submit=true sends it
   status     how a job stands, seconds billed, spot saving, cost so far
   logs       bring a job's log and figures into log.txt and metrics.csv of its run folder
-  stop       end a job; it saves a checkpoint first
+  stop       end a job; one that trains saves a checkpoint first
+  tune       preview a job of SageMaker's own tuner, which trains with many values; submit=true sends it
+  transform  preview a job that counts all photos below an address in S3; submit=true sends it
+  deploy     preview an endpoint that counts photos; submit=true makes it, and it costs until cleanup
+  invoke     a photo to an endpoint, and its count back
+  cleanup    list what was deployed, of one run or of all; submit=true deletes it
 
   python launch/submit.py train launcher=sagemaker data.root=s3://mine/bins
   python launch/submit.py train launcher=sagemaker_smddp experiment=multinode
@@ -32,17 +38,31 @@ usage: python launch/submit.py VERB [key=value …]
       launcher.role=arn:aws:iam::123456789012:role/bincount \\
       launcher.code=dist/bincount-0.1.0-py3-none-any.whl \\
       launcher.spot=true launcher.max_hours=4 launcher.max_wait_hours=8 submit=true
+  python launch/submit.py train -m launcher=sagemaker data.root=s3://mine/bins sweep.jobs=2 optimizer.lr=0.1,1
+  python launch/submit.py tune launcher=sagemaker data.root=s3://mine/bins sweep.trials=30 sweep.jobs=3
   python launch/submit.py prepare source=s3 source.bucket=s3://aft-vbi-pds out=s3://mine/bins launcher.nodes=8
+  python launch/submit.py tables source.metadata=s3://mine/metadata out=s3://mine/tables tables.engine=athena
   python launch/submit.py status job=latest
   python launch/submit.py logs job=bincount-default-20261121-120000-ab12 launcher.region=eu-west-1
   python launch/submit.py stop job=latest
+  python launch/submit.py transform job=latest photos=s3://mine/photos out=s3://mine/counts
+  python launch/submit.py deploy model=s3://mine/jobs/JOB/output/model.tar.gz serverless=true
+  python launch/submit.py invoke endpoint=latest photo=bin.jpg
+  python launch/submit.py cleanup all=true
 
 Every key of `bincount train --help` and `bincount prepare --help`, and those of conf/launcher/sagemaker.yaml.
 status, logs, stop: job (a name, or latest), runs (the folder of runs), launcher.region.
+train -m, tune: several values for a key, sweep, sweep.trials, sweep.jobs, as docs/sweeps.md has them.
+transform, deploy: job (a name, or latest) or model (its address), instance_type, instances, launcher.image,
+    launcher.role, launcher.region; transform also photos, out, content (image/jpeg or image/png);
+    deploy also name, serverless, memory (MB), concurrency.
+tables: the keys of `prepare`, tables.engine (spark, athena), workers, worker_type (of Glue).
+invoke: photo, endpoint (a name, or latest) or url. cleanup: run (the job that was deployed) or all=true.
 docs/sagemaker.md goes from an empty AWS account to a trained model."""
 
 #: In which module of `launch/` a verb is, as the function of its name.
 VERBS = {"train": "start", "prepare": "start", "status": "follow", "logs": "follow", "stop": "follow"}
+VERBS |= {verb: verb for verb in ("tune", "transform", "deploy", "invoke", "cleanup", "tables")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +78,8 @@ def _run(words: list[str]) -> None:
     if verb not in VERBS:
         raise BadInput(f"{verb}: there is no such verb: {nearest(verb, VERBS)}")
     for word in rest:
+        if verb == "train" and word in ("-m", "--multirun"):
+            continue
         if word.startswith("-") or "=" not in word:
             raise BadInput(f"{word}: write key=value, or --help")
     getattr(importlib.import_module(f"launch.{VERBS[verb]}"), verb)(rest)

@@ -39,6 +39,14 @@ exec env --ignore-environment "$@"
 """
 
 
+def image_entry() -> list[str]:
+    """What an image of launch/Dockerfile runs; SageMaker puts `train` or `serve` behind it."""
+    lines = (Path(__file__).parents[1] / "launch/Dockerfile").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("ENTRYPOINT")]
+    found: list[str] = json.loads(line.removeprefix("ENTRYPOINT"))
+    return found
+
+
 @cache
 def refused() -> str | None:
     """Why this machine lets us make no namespaces; None where it does."""

@@ -290,9 +290,12 @@ def ml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["trian"], "'trian': one of train, prepare stands here, and all else in a file"),
-        (["train", "seed=1"], "'train seed=1': one of train, prepare stands here, and all else in a file"),
-        ([], "'': one of train, prepare stands here, and all else in a file"),
+        (["trian"], "'trian': one of train, prepare, serve stands here, and all else in a file"),
+        (
+            ["train", "seed=1"],
+            "'train seed=1': one of train, prepare, serve stands here, and all else in a file",
+        ),
+        ([], "'': one of train, prepare, serve stands here, and all else in a file"),
         (
             ["train"],
             "there is no {ml}/input/data/config/config.yaml: the channel `config` of the job brings it",

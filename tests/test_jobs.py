@@ -123,6 +123,25 @@ def test_a_processing_job_has_its_status_too(
     assert asked[-1] == "sagemaker:stop_processing_job"
 
 
+def test_a_transform_has_its_status_and_is_stopped(
+    aws_answers: Callable[[Answers], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = {
+        "TransformJobStatus": "InProgress",
+        "TransformResources": {"InstanceType": "ml.c5.4xlarge", "InstanceCount": 2},
+        "TransformStartTime": START,
+        "TransformEndTime": START + timedelta(hours=1),
+    }
+    answers = {"describe_training_job": UNKNOWN, "describe_processing_job": UNKNOWN}
+    asked = aws_answers({**answers, "describe_transform_job": facts, "stop_transform_job": {}})
+    assert submit.main(["status", f"job={NAME}"]) == 0
+    assert "2 x ml.c5.4xlarge: 3,600 s, 3,600 s billed\n1.63 USD so far" in capsys.readouterr().out
+    assert Path(f"runs/transform/{NAME}/cost.json").exists()
+    assert submit.main(["stop", f"job={NAME}"]) == 0
+    assert asked[-1] == "sagemaker:stop_transform_job"
+    assert "checkpoint" not in capsys.readouterr().out
+
+
 def test_stop(aws_answers: Callable[[Answers], list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     facts = {**FACTS, "TrainingJobStatus": "InProgress"}
     asked = aws_answers({"describe_training_job": facts, "stop_training_job": {}})
@@ -202,13 +221,14 @@ def test_metrics_are_those_of_a_local_run(small_run: Path, tmp_path: Path) -> No
 
 
 def test_no_such_job(aws_answers: Callable[[Answers], list[str]]) -> None:
-    aws_answers({"describe_training_job": UNKNOWN, "describe_processing_job": UNKNOWN})
+    aws_answers({f"describe_{kind}_job": UNKNOWN for kind in ("training", "processing", "transform")})
     with pytest.raises(BadInput, match="there is no such job in us-east-1"):
         jobs.find("bincount-x", REGION)
     aws_answers(
         {
             "list_training_jobs": {"TrainingJobSummaries": []},
             "list_processing_jobs": {"ProcessingJobSummaries": []},
+            "list_transform_jobs": {"TransformJobSummaries": []},
         }
     )
     with pytest.raises(BadInput, match="there is no job of bincount in us-east-1 yet"):
@@ -219,6 +239,7 @@ def test_no_such_job(aws_answers: Callable[[Answers], list[str]]) -> None:
         {
             "list_training_jobs": {"TrainingJobSummaries": training},
             "list_processing_jobs": {"ProcessingJobSummaries": processing},
+            "list_transform_jobs": {"TransformJobSummaries": []},
             "describe_training_job": UNKNOWN,
             "describe_processing_job": PROCESSING,
         }

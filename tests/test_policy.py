@@ -8,12 +8,31 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 #: IAM's name of an action where it is not that of the call.
-NAMED_OTHERWISE = {"s3:HeadBucket": "s3:ListBucket"}
+NAMED_OTHERWISE = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
+}
 
 #: What calls need beside the action of their own name, and bincount.storage where `submit.py` reads an index.
 IMPLIED = {
     "sagemaker:CreateTrainingJob": {"iam:PassRole", "sagemaker:AddTags"},
     "s3:PutObject": {"s3:GetObject"},
+    "glue:CreateJob": {"iam:PassRole"},
+    # What a query does with the rights of who asks: results and tables in S3, its catalogue in Glue.
+    "athena:StartQueryExecution": {
+        "s3:AbortMultipartUpload",
+        "s3:GetBucketLocation",
+        "s3:ListBucketMultipartUploads",
+        "s3:ListMultipartUploadParts",
+        "glue:CreateDatabase",
+        "glue:CreateTable",
+        "glue:GetDatabase",
+        "glue:GetDatabases",
+        "glue:GetPartitions",
+        "glue:GetTable",
+        "glue:GetTables",
+    },
 }
 
 #: obstore's functions, and what they need of S3. Large puts are in parts, which are given up when they fail.
@@ -81,6 +100,8 @@ def literal(node: ast.expr) -> Any:
 def test_who_submits_may_do_what_the_code_does_and_nothing_else() -> None:
     asked = {action(literal(call.args[0]), literal(call.args[1])) for call in calls(ROOT / "launch", "ask")}
     assert len(asked) > 10
+    if calls(ROOT / "launch", "Client"):  # bincount.client asks endpoints
+        asked.add("sagemaker:InvokeEndpoint")
     needed = asked.union(*(more for of, more in IMPLIED.items() if of in asked))
     assert allowed("policy.json") == needed
 
@@ -113,9 +134,9 @@ def test_the_job_may_do_what_the_code_does_and_nothing_else() -> None:
     assert allowed("role-policy.json") == needed | OF_SAGEMAKER | {"secretsmanager:GetSecretValue"}
 
 
-def test_sagemaker_may_take_the_role() -> None:
+def test_sagemaker_and_glue_may_take_the_role() -> None:
     trust = json.loads((ROOT / "launch/trust.json").read_text())
-    assert trust["Statement"][0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    assert trust["Statement"][0]["Principal"]["Service"] == ["sagemaker.amazonaws.com", "glue.amazonaws.com"]
 
 
 def test_launch_imports_bincount_and_never_the_other_way() -> None:

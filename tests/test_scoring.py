@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bincount import cli
+from bincount import cli, storage
 from bincount.data.index import Index
 from bincount.data.predictions import read_predictions
 
@@ -64,6 +64,17 @@ def as_json_without_counts(path: Path) -> Path:
     return path
 
 
+def as_transform(path: Path) -> Path:
+    """What a batch transform makes of photos in several folders."""
+    for number, (id, (_, told, shares)) in enumerate(ANSWERS.items()):
+        place = path / f"bins/{number % 2}/{id}.jpg.out"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        answer = {"count": told, "probabilities": dict(zip("012", shares, strict=True))}
+        place.write_text(json.dumps({"run": "default/a", "answers": [answer]}))
+    (path / "readme.txt").write_text("no answer")
+    return path
+
+
 def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "results.json").read_bytes())
     return found
@@ -76,6 +87,7 @@ def results(folder: Path) -> dict[str, Any]:
         (as_parquet, "told.parquet"),
         (as_json, "told.jsonl"),
         (as_json_without_counts, "told.json"),
+        (as_transform, "told"),
     ],
 )
 def test_every_format_gives_the_same_figures_and_a_report(
@@ -250,6 +262,29 @@ def test_a_file_that_cannot_be_scored_is_told_in_one_line(
     assert told in err
     assert err.count("\n") == 1
     assert not (tmp_path / "bad.evaluation").exists()
+
+
+def test_a_folder_that_no_transform_has_filled_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", f"predictions={tmp_path / 'told'}", f"labels={labels(tmp_path / 'labels.csv')}"]
+    (tmp_path / "told").mkdir()
+    assert cli.main(words) == 2
+    assert "there is no answer in it" in capsys.readouterr().err
+    (tmp_path / "told/1.jpg.out").write_text('{"error": "the photo cannot be read"}')
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert "1.jpg.out: this is no answer of bincount: the photo cannot be read" in err
+    assert err.count("\n") == 1
+
+
+def test_the_answers_of_a_transform_are_read_from_s3_too() -> None:
+    store = storage.open_store("memory://transformed/out")
+    answer = {"count": 3, "probabilities": {"0": 0.1, "1": 0.1, "2": 0.1, "more": 0.7}}
+    store.write("a/b.c.png.out", json.dumps({"run": "a", "answers": [answer]}).encode())
+    for address in ("memory://transformed/out", "memory://transformed/out/"):
+        read = read_predictions(address)
+        assert (read.id, read.told, read.names) == (["b.c"], ["more"], ["0", "1", "2", "more"])
 
 
 def test_ids_that_are_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,8 @@
 """Predictions made elsewhere: CSV, Parquet or JSON lines with an id, a count, and perhaps probabilities.
 
+Or the folder that a batch transform of SageMaker has filled: what `bincount serve` answers of each photo, as
+``ID.jpg.out``.
+
 The format is found by looking at the content. A row has
 
 - ``id`` (or ``photo``, in JSON also its path): a string, never cast or padded;
@@ -23,12 +26,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bincount import storage
+from bincount.client import answer_of
 from bincount.data.images import SUFFIXES
-from bincount.data.index import probability_columns
+from bincount.data.index import Counts, probability_columns
 from bincount.errors import BadInput, BincountError, one_line
 
 #: How far the probabilities of a photo may be from adding up to 1: they may be rounded.
 ROUNDED = 1e-2
+
+#: What a batch transform adds to the name of each photo.
+ANSWER = ".out"
 
 _WANTED = "wanted a CSV, Parquet or JSON lines with id, count, and perhaps p_0, p_1 …"
 
@@ -51,11 +58,11 @@ class Predictions:
 def read_predictions(address: str) -> Predictions:
     """Read predictions, on disk or in S3. Raises BadInput, naming the first row that cannot be used."""
     try:
-        content = storage.read(address)
+        rows = list(_found(address.rstrip("/")))
+    except BadInput:
+        raise
     except BincountError as problem:
         raise BadInput(f"predictions={address}: {problem}") from None
-    name = PurePosixPath(address).name
-    rows = list(_rows(name, content))
     if not rows:
         raise BadInput(f"predictions={address}: there is no answer in it: {_WANTED}")
     names = _names(rows[0][0])
@@ -71,6 +78,41 @@ def read_predictions(address: str) -> Predictions:
         told.append(_told(row, names, shares, where))
         probabilities.append(shares)
     return Predictions(ids, told, names, np.stack(probabilities) if names else None)  # type: ignore[arg-type]
+
+
+def _found(address: str) -> Iterable[tuple[Row, str]]:
+    """Each row of a file, or of the files in a folder, and where it stands."""
+    if "://" not in address and storage.folder(address).is_dir():
+        return _transformed(address)
+    try:
+        content = storage.read(address)
+    except storage.NotThere:
+        if "://" in address and (rows := _transformed(address)):
+            return rows
+        raise
+    return _rows(PurePosixPath(address).name, content)
+
+
+def _transformed(address: str) -> list[tuple[Row, str]]:
+    """The answers in a folder that a batch transform has filled."""
+    store = storage.open_store(address)
+    names = [name for name in store.names(deep=True) if name.endswith(ANSWER)]
+    found = []
+    for name, content in zip(names, store.read_many(names), strict=True):
+        if isinstance(content, str):
+            raise BincountError(f"{name} {content}")
+        try:
+            found.append((_answered(name, content), name))
+        except BincountError as problem:
+            raise BincountError(f"{name}: {problem}") from None
+    return found
+
+
+def _answered(name: str, content: bytes) -> Row:
+    answer = answer_of(content)
+    classes = Counts(len(answer.probabilities) - 1 - answer.more, answer.more).names
+    shares = dict(zip(probability_columns(classes), answer.probabilities, strict=True))
+    return {"photo": PurePosixPath(name.removesuffix(ANSWER)).name, "count": classes[answer.count], **shares}
 
 
 def _rows(name: str, content: bytes) -> Iterator[tuple[Row, str]]:

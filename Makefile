@@ -8,7 +8,7 @@ train: .venv/core data/drawn/index.json ## draw bins, train ResNet34 on the CPU,
 	$(BIN)/bincount train
 
 test: check ## everything that can run on this machine
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 check: .venv/dev ## the quick round while working: lint, types, unit tests
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import shutil
+import socket
 import struct
 import threading
 import time
@@ -34,7 +35,7 @@ from bincount.counter import Counter, load
 from bincount.data.index import Counts
 from bincount.errors import BadInput, BincountError
 from bincount.heatmap import heat_maps
-from bincount.serving import page, service
+from bincount.serving import page, process, service
 from bincount.serving.answers import CSV, wanted
 from bincount.serving.app import PATHS, build
 from bincount.serving.judging import Judge, judge_of
@@ -588,6 +589,12 @@ def test_a_port_that_is_taken_is_said(small_run: Path, capsys: pytest.CaptureFix
         port = taken.getsockname()[1]
         assert cli.main(["serve", f"run={small_run}", f"serve.port={port}"]) == 2
     assert f"serve.port={port}: cannot listen there: Address already in use" in capsys.readouterr().err
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    with process.listen("127.0.0.1", 0) as listening:
+        # asyncio turns Nagle's algorithm off only for connections of a socket that tells its protocol.
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_without_the_extra_it_is_said_what_to_install(

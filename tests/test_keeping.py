@@ -50,7 +50,7 @@ def start(counter: Counter, tmp_path: Path) -> Iterator[Start]:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
+    return [row for path in sorted(folder.glob("kept-*")) for row in pq.read_table(path).to_pylist()]
 
 
 def answer(n: int = 2) -> Answer:

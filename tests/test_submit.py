@@ -542,7 +542,9 @@ COMMANDS = [
     line
     for name in ("README.md", "docs/sagemaker.md")
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
-    if line.startswith(("python launch/submit.py train", "python launch/submit.py prepare"))
+    if line.startswith(
+        tuple(f"python launch/submit.py {verb} " for verb in ("train", "prepare", "tune", "tables"))
+    )
 ]
 
 
@@ -551,7 +553,7 @@ def test_commands_of_the_documentation_preview(
     command: str, no_aws: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     no_aws.chdir(tmp_path)
-    words = [word for word in shlex.split(command)[2:] if word != "submit=true"]
+    words = [word for word in shlex.split(command, comments=True)[2:] if word != "submit=true"]
     assert submit.main(words) == 0, capsys.readouterr().err
 
 

@@ -56,7 +56,9 @@ class Faults:
     at_most: int = 2
 
     def __call__(self, request: Request) -> str | None:
-        drawn = Random(f"{self.seed} {request.same} {request.nth}")
+        method, path, end = request.same
+        below = path.lstrip("/").partition("/")[2]  # the bucket's name tells how many tests came before
+        drawn = Random(f"{self.seed} {method} {below} {end} {request.nth}")
         if drawn.random() >= self.rate or request.nth % (self.at_most + 1) == 0:
             return None
         return drawn.choice(self.kinds)

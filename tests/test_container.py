@@ -162,7 +162,7 @@ def test_a_job_that_is_interrupted_on_any_host_is_gone_on_with_exactly(
         job.second.main.send_signal(signal.SIGTERM)
         codes, seconds = job.end()
         assert codes == [128 + signal.SIGTERM] * 2, job.told
-        assert seconds < 20
+        assert seconds < 30  # then torchrun would have killed the ranks
         log = job.first.log
         stopped = next(line for line in log if line.startswith("training stops after step "))
         step = int(stopped.split()[4].strip(":"))

@@ -1,6 +1,7 @@
 """What tests share: the real photos and records, where the machine has them."""
 
 import os
+import shutil
 import sys
 import tarfile
 import threading
@@ -30,6 +31,23 @@ _BUCKETS = count()
 #: What `small_data` is prepared with.
 SMALL = ["source.photos=96", "source.width=48", "source.height=48", "source.difficulty=0.1"]
 SMALL += ["photos_per_shard=16"]
+
+
+#: Makes an empty folder with a name that begins with the given one.
+NewFolder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewFolder]:
+    """Folders that go with the module's tests: what all runs of all tests leave is more than 30 GB."""
+    with ExitStack() as stack:
+
+        def new(name: str) -> Path:
+            folder = tmp_path_factory.mktemp(name)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            return folder
+
+        yield new
 
 
 @pytest.fixture(scope="session")

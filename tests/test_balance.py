@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import NewFolder
 from hypothesis import given
 from hypothesis import strategies as st
 from making import write_data
@@ -37,10 +38,10 @@ def test_copies_bring_each_class_as_near_to_the_commonest_as_whole_copies_can(cl
 
 
 @pytest.fixture(scope="module")
-def skewed(tmp_path_factory: pytest.TempPathFactory) -> Index:
+def skewed(new_folder: NewFolder) -> Index:
     """24 photos of count 2 and three of count 5."""
     counts = {f"{n:05d}": 5 if n % 9 == 4 else 2 for n in range(27)}
-    return write_data(tmp_path_factory.mktemp("skewed"), counts)
+    return write_data(new_folder("skewed"), counts)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import NewFolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,8 +40,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("far")
+def far(new_folder: NewFolder) -> Path:
+    folder = new_folder("far")
     for name, content in CONTENTS.items():
         Folder(folder).write(name, content)
     return folder
@@ -52,10 +53,10 @@ ranges = st.builds(Range, st.sampled_from([*CONTENTS, "gone.tar"]), st.integers(
 @settings(max_examples=60)
 @given(st.lists(ranges, max_size=12), st.sampled_from([200, 10_000]))
 def test_whatever_is_read_is_what_lies_there(
-    far: Path, tmp_path_factory: pytest.TempPathFactory, wanted: list[Range], most: int
+    far: Path, new_folder: NewFolder, wanted: list[Range], most: int
 ) -> None:
     direct = list(Folder(far).read_ranges(wanted))
-    cached = Cached(Counting(far), tmp_path_factory.mktemp("cache"), most, "1")
+    cached = Cached(Counting(far), new_folder("cache"), most, "1")
     assert list(cached.read_ranges(wanted)) == direct
     assert list(cached.read_ranges(wanted)) == direct
 

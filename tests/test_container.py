@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Answering, Asked
+from conftest import SMALL, Answering, Asked, NewFolder
 from killing import differences
 from rehearsal import Host, stage
 from trouble import wait_until
@@ -60,9 +60,7 @@ class Job:
 
 
 @pytest.fixture(scope="module")
-def start(
-    small_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., contextlib.AbstractContextManager[Job]]:
+def start(small_data: Path, new_folder: NewFolder) -> Callable[..., contextlib.AbstractContextManager[Job]]:
     """Starts a job of two hosts, from the request that `launch/submit.py VERB WORDS` sends.
 
     ``data``: what is at s3://mine/bins, as channel ``data``; ``checkpoints``: at the job's place for them.
@@ -82,7 +80,7 @@ def start(
         made, _ = starting.composed(verb, [*words, *SENT, *channel], name=job)
         request = requests.request(made)
         service_model.check("sagemaker", requests.operation(made), request)
-        top = tmp_path_factory.mktemp("job")
+        top = new_folder("job")
         for address, content in requests.uploads(made).items():
             place = top / address.removeprefix("s3://")
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -108,9 +106,9 @@ Start = Callable[..., contextlib.AbstractContextManager[Job]]
 
 
 @pytest.fixture(scope="module")
-def prepared(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(start: Start, new_folder: NewFolder) -> Path:
     """The data set that a job of two hosts prepared, each its part."""
-    out = tmp_path_factory.mktemp("prepared") / "data"
+    out = new_folder("prepared") / "data"
     with start(*SMALL, "workers=0", f"out={out}", "launcher.nodes=2", verb="prepare") as job:
         codes, _ = job.end()
     assert codes == [0, 0], job.told

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import Bucket
+from conftest import Bucket, NewFolder
 from hypothesis import given
 from hypothesis import strategies as st
 from making import prepare, write_data
@@ -25,9 +25,9 @@ from bincount.exploring.telling import grouped
 
 
 @pytest.fixture(scope="session")
-def whole(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(known: Path, new_folder: NewFolder) -> Path:
     """A data set of 30 photos with records; not to be changed."""
-    out = tmp_path_factory.mktemp("whole") / "data"
+    out = new_folder("whole") / "data"
     assert (
         prepare(out, "source=folder", f"source.images={known}/images", f"source.metadata={known}/records")
         == 0
@@ -36,9 +36,9 @@ def whole(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real(abid_records: Path, tmp_path_factory: pytest.TempPathFactory) -> Facts:
+def real(abid_records: Path, new_folder: NewFolder) -> Facts:
     """The facts of the 10,677 real records, as tables without photos."""
-    out = tmp_path_factory.mktemp("real") / "tables"
+    out = new_folder("real") / "tables"
     words = ["source=folder", "source.images=null", f"source.metadata={abid_records}"]
     assert prepare(out, *words) == 0
     return gather(open_database(str(out)))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import NewFolder
 from making import jpeg, write_photos
 from torchvision.models import VisionTransformer
 
@@ -40,9 +41,9 @@ Read = Callable[[], str]
 
 
 @pytest.fixture(scope="module")
-def files(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(small_run: Path, new_folder: NewFolder) -> dict[str, Path]:
     """``small_run`` in each format, as the command writes it."""
-    folder = tmp_path_factory.mktemp("exported")
+    folder = new_folder("exported")
     made = {"onnx": folder / "a.onnx", "torch": folder / "a.pt2"}
     for format, path in made.items():
         words = [f"run={small_run}", f"format={format}", f"out={path}", "check.rounds=0"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import NewFolder
 from making import declaring, jpeg
 from starlette.testclient import TestClient
 
@@ -58,8 +59,8 @@ class Hosted:
 
 
 @pytest.fixture(scope="module")
-def hosted(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
-    code = tmp_path_factory.mktemp("code")
+def hosted(small_run: Path, new_folder: NewFolder) -> Iterator[Hosted]:
+    code = new_folder("code")
     (code / "inference.py").write_text(INFERENCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(code))

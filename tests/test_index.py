@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import NewFolder
 from hypothesis import given
 from hypothesis import strategies as st
 from making import jpeg, write_data
@@ -21,8 +22,8 @@ PHOTOS = {"00001": 3, "1": 0, "100313": 5, "00007": 3, "x-9": 1}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("index")
+def data(new_folder: NewFolder) -> Path:
+    folder = new_folder("index")
     write_data(folder, PHOTOS, per_shard=2)
     return folder
 

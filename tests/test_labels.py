@@ -7,6 +7,7 @@ from random import Random
 
 import orjson
 import pytest
+from conftest import NewFolder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -17,8 +18,8 @@ from bincount.errors import BadInput
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("labels")
+def folder(new_folder: NewFolder) -> Path:
+    return new_folder("labels")
 
 
 def read(folder: Path, content: str | bytes, name: str = "labels.csv") -> tuple[list[Label], list[Skipped]]:

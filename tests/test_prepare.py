@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from conftest import NewFolder
 from making import DRAWN, KNOWN, prepare, record, write_photos, write_records
 from reading import contents, jpeg_of, rows, skipped, splits_of_groups
 
@@ -83,8 +84,8 @@ def test_ratios_and_sizes_are_as_asked(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def from_records(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("folder") / "out"
+def from_records(known: Path, new_folder: NewFolder) -> Path:
+    out = new_folder("folder") / "out"
     words = ["source=folder", f"source.images={known}/images", f"source.metadata={known}/records"]
     assert prepare(out, *words) == 0
     return out

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Bucket
+from conftest import Bucket, NewFolder
 from making import prepare
 from reading import contents
 from s3_server import Server, serving
@@ -68,8 +68,8 @@ def killing(program: str, *words: str) -> list[tuple[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+def uninterrupted(new_folder: NewFolder) -> dict[str, bytes]:
+    out = new_folder("uninterrupted") / "out"
     assert prepare(out, *WORDS, "seed=2") == 0
     return contents(out)
 
@@ -165,8 +165,8 @@ class Real:
 
 
 @pytest.fixture(scope="module")
-def real_server(abid: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("real-s3")
+def real_server(abid: Path, new_folder: NewFolder) -> Iterator[Server]:
+    folder = new_folder("real-s3")
     shutil.copytree(abid / "bucket", folder / "abid")
     (folder / "made").mkdir()
     with serving(folder, remember=3600) as server:

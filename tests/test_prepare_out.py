@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import NewFolder
 from killed_prepares import MOMENTS, NAMED, WORDS
 from making import DRAWN, Complaint, prepare, write_photos, write_records
 from reading import contents, rows
@@ -93,16 +94,16 @@ def test_a_data_set_behind_a_link_is_replaced_where_it_is(drawn: Path, tmp_path:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("killed")
+def killed(new_folder: NewFolder) -> Path:
+    folder = new_folder("killed")
     program = Path(__file__).with_name("killed_prepares.py")
     subprocess.run([sys.executable, str(program), str(folder)], check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+def uninterrupted(new_folder: NewFolder) -> dict[str, bytes]:
+    out = new_folder("uninterrupted") / "out"
     assert prepare(out, *WORDS, "seed=2") == 0
     return contents(out)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Bucket
+from conftest import Bucket, NewFolder
 from making import Complaint, prepare, write_photos, write_records
 from reading import contents
 
@@ -31,9 +31,9 @@ def words(known: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def at_once(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def at_once(words: list[str], new_folder: NewFolder) -> dict[str, bytes]:
     """The data set that one run makes."""
-    out = tmp_path_factory.mktemp("at-once") / "out"
+    out = new_folder("at-once") / "out"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tables, "RECORDS_PER_PART", 7)
         assert prepare(out, *words) == 0

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from conftest import Bucket
+from conftest import Bucket, NewFolder
 from faulty_proxy import Faults, Request, faulty
 from making import KNOWN, Complaint, encoded, jpeg, photo, prepare, write_photos, write_records
 from reading import contents, rows, skipped
@@ -32,9 +32,9 @@ def _small_parts_and_no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def files(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(known: Path, new_folder: NewFolder) -> Path:
     """A folder laid out as ABID's bucket: the 30 known photos and records, among what cannot be used."""
-    folder = tmp_path_factory.mktemp("files")
+    folder = new_folder("files")
     images, records = folder / "bin-images", folder / "metadata"
     shutil.copytree(known / "images", images)
     shutil.copytree(known / "records", records)
@@ -59,9 +59,9 @@ def abid_like(bucket: Bucket, files: Path) -> Bucket:
 
 
 @pytest.fixture(scope="module")
-def whole(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(files: Path, new_folder: NewFolder) -> dict[str, Any]:
     """The data set that the files give, apart from its source."""
-    out = tmp_path_factory.mktemp("whole") / "out"
+    out = new_folder("whole") / "out"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tables, "RECORDS_PER_PART", 11)
         assert prepare(out, *from_folder(files), SHARDS) == 0

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from conftest import NewFolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import KNOWN, Complaint, encoded, jpeg, photo, prepare, record, write_photos, write_records
@@ -15,9 +16,9 @@ from reading import jpeg_of, rows, skipped
 
 
 @pytest.fixture(scope="module")
-def messy_folder(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def messy_folder(known: Path, new_folder: NewFolder) -> Path:
     """The 30 known photos, among everything that can be wrong with a photo or a record."""
-    folder = tmp_path_factory.mktemp("messy")
+    folder = new_folder("messy")
     images, records = folder / "images", folder / "records"
     shutil.copytree(known / "images", images)
     shutil.copytree(known / "records", records)
@@ -55,8 +56,8 @@ def messy_folder(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def messy(messy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("messy-out") / "out"
+def messy(messy_folder: Path, new_folder: NewFolder) -> Path:
+    out = new_folder("messy-out") / "out"
     words = [f"source.images={messy_folder}/images", f"source.metadata={messy_folder}/records"]
     assert prepare(out, "source=folder", *words) == 0
     return out

@@ -13,6 +13,7 @@ from typing import Any
 import killing
 import pytest
 import webdataset as wds
+from conftest import NewFolder
 from making import jpeg, prepare
 
 SHARDS = [1, 19, 7, 30, 2, 11, 5]  # photos of each
@@ -30,9 +31,9 @@ STILL += ["optimizer.weight_decay=0", "trainer.max_epochs=2", "launcher.precisio
 
 
 @pytest.fixture(scope="module")
-def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unequal(new_folder: NewFolder) -> Path:
     """A data set of shards with very different numbers of photos."""
-    out = tmp_path_factory.mktemp("unequal")
+    out = new_folder("unequal")
     for split, sizes in {"train": SHARDS, "val": VALIDATION}.items():
         (out / split).mkdir()
         for shard, photos in enumerate(sizes):
@@ -45,12 +46,12 @@ def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def run(unequal: Path, new_folder: NewFolder) -> Callable[..., Path]:
     """Trains on forked ranks, each of which notes the rows of each of its steps; gives the run's folder."""
 
     def run(*words: str) -> Path:
         job = {"name": "run", "words": words, "starts": [], "compare": False}
-        top = tmp_path_factory.mktemp("ranks")
+        top = new_folder("ranks")
         path = [str(Path(__file__).parent / "smddp_stand_in"), *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
             [sys.executable, killing.__file__, str(unequal), str(top)],

@@ -18,6 +18,7 @@ from typing import Any
 import killing
 import pytest
 import torch
+from conftest import NewFolder
 from killing import differences
 from trouble import small_disk, wait_until
 
@@ -109,13 +110,13 @@ SLOW = {"within the first epoch", "at the second epoch's start", "in the last va
 
 
 @pytest.fixture(scope="module")
-def whole(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def whole(small_data: Path, new_folder: NewFolder) -> Callable[..., Path]:
     """The run with these words that is never stopped; made once."""
     runs: dict[tuple[str, ...], Path] = {}
 
     def whole(*words: str) -> Path:
         if words not in runs:
-            top = tmp_path_factory.mktemp("whole")
+            top = new_folder("whole")
             runs[words] = bincount(f"data.root={small_data}", *QUICK, *words, f"runs={top}")
         return runs[words]
 
@@ -470,11 +471,11 @@ JOBS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def killed(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def killed(small_data: Path, new_folder: NewFolder) -> dict[str, dict[str, Any]]:
     """What came of JOBS, done by a process that has imported everything once."""
     jobs = [{"name": name, "words": [], "compare": True, **job} for name, job in JOBS.items()]
     done = subprocess.run(
-        [sys.executable, killing.__file__, str(small_data), str(tmp_path_factory.mktemp("killed"))],
+        [sys.executable, killing.__file__, str(small_data), str(new_folder("killed"))],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
         input=json.dumps(jobs),
         capture_output=True,

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import NewFolder
 from making import declaring, encoded, jpeg, photo
 from starlette.testclient import TestClient
 
@@ -107,8 +108,8 @@ def refused(answer: Any, status: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def exported(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "counter.onnx"
+def exported(small_run: Path, new_folder: NewFolder) -> Path:
+    out = new_folder("exported") / "counter.onnx"
     assert cli.main(["export", f"run={small_run}", f"out={out}", "check.rounds=0"]) == 0
     return out
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from conftest import NewFolder
 from hypothesis import given
 from hypothesis import strategies as st
 from making import declaring, encoded, jpeg, photo, write_shards
@@ -20,8 +21,8 @@ Members = list[tuple[str, bytes]]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shards")
+def folder(new_folder: NewFolder) -> Path:
+    return new_folder("shards")
 
 
 def written(root: Path, photos: int = 5, per_shard: int = 2) -> list[Sample]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import boto3
 import pytest
-from conftest import Answer, Answering, Asked, Bucket
+from conftest import Answer, Answering, Asked, Bucket, NewFolder
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -69,10 +69,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+def lasting(request: pytest.FixtureRequest, new_folder: NewFolder) -> Iterator[Store]:
     """A store that all examples of a property share."""
     if request.param == "folder":
-        yield Folder(tmp_path_factory.mktemp("lasting"))
+        yield Folder(new_folder("lasting"))
     elif request.param == "memory":
         yield open_store(f"memory://m{next(_MEMORIES)}/lasting")
     else:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset as wds
+from conftest import NewFolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import jpeg, prepare, write_data
@@ -36,9 +37,9 @@ PHOTOS = {f"{n:05d}": n % 6 for n in range(1, 54)}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Index:
+def data(new_folder: NewFolder) -> Index:
     """53 photos of different sizes in seven shards."""
-    return write_data(tmp_path_factory.mktemp("stream"), PHOTOS)
+    return write_data(new_folder("stream"), PHOTOS)
 
 
 def planned(index: Index, layout: Layout, *, epoch: int = 3, span: int = 5, window: int = 12) -> Plan:
@@ -403,9 +404,9 @@ def test_plain_webdataset_reads_our_shards(small_data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def foreign(new_folder: NewFolder) -> Path:
     """20 photos written by webdataset's own ShardWriter, with the count as a class, indexed by `prepare`."""
-    root = tmp_path_factory.mktemp("foreign")
+    root = new_folder("foreign")
     (root / "train").mkdir()
     with warnings.catch_warnings(action="ignore"):
         writer = wds.ShardWriter(f"{root}/train/their-%04d.tar", maxcount=7, verbose=0)

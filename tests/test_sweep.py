@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import NewFolder
 from processes import training
 from trouble import wait_until
 
@@ -43,9 +44,9 @@ def _leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture(scope="module")
-def without_test(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def without_test(small_data: Path, new_folder: NewFolder) -> Path:
     """A data set whose test split cannot be read: nobody may look at it while trials are compared."""
-    data = tmp_path_factory.mktemp("sweep") / "data"
+    data = new_folder("sweep") / "data"
     shutil.copytree(small_data, data)
     shutil.rmtree(data / "test")
     return data
@@ -405,9 +406,9 @@ REAL.remove("trainer.max_epochs=1")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(without_test: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(without_test: Path, new_folder: NewFolder) -> Path:
     """The folder of a sweep with two real trials at the same time; not to be changed."""
-    runs = tmp_path_factory.mktemp("uninterrupted")
+    runs = new_folder("uninterrupted")
     words = [f"data.root={without_test}", f"runs={runs}", *REAL, "sweep.jobs=2"]
     assert cli.main(["train", "-m", *words]) == 0
     (folder,) = (runs / "default").iterdir()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from conftest import NewFolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import KNOWN, Complaint, prepare, record, write_photos, write_records
@@ -43,9 +44,9 @@ def parts(out: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def holes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def holes(new_folder: NewFolder) -> Path:
     """Five records: one whole, one with every hole there is, an empty bin, one flagged, one unusable."""
-    folder = tmp_path_factory.mktemp("holes")
+    folder = new_folder("holes")
     sides = {"height": 1.5, "length": 4, "width": 3}
     whole = {side: {"unit": "IN", "value": value} for side, value in sides.items()}
     whole |= {"weight": {"unit": "pounds", "value": 0.25}, "name": "a mug", "normalizedName": "mug"}
@@ -425,8 +426,8 @@ def test_a_folder_without_records_is_told(complaint: Complaint, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def real(abid_records: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("real") / "out"
+def real(abid_records: Path, new_folder: NewFolder) -> Path:
+    out = new_folder("real") / "out"
     assert cli.main(["prepare", *words(abid_records), f"out={out}"]) == 0
     return out
 

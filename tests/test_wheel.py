@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from conftest import NewFolder
 
 pytestmark = pytest.mark.slow
 
@@ -15,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(new_folder: NewFolder) -> Path:
     """The Python of a new environment that has the wheel, and nothing else of ours."""
-    folder = tmp_path_factory.mktemp("wheel")
+    folder = new_folder("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "--wheel-dir", folder, ROOT], check=True, stdin=subprocess.DEVNULL)
     venv.create(folder / "env", with_pip=True)

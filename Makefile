@@ -8,13 +8,13 @@ train: .venv/core data/drawn/index.json ## draw bins, train ResNet34 on the CPU,
 	$(BIN)/bincount train
 
 test: check ## everything that can run on this machine
-	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile --durations 15
 
 check: .venv/dev ## the quick round while working: lint, types, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile
+	$(BIN)/pytest -m "not slow" --numprocesses auto --dist loadfile --durations 15
 
 test-oldest: .venv-oldest/dev ## the tests with the oldest torch that is supported
 	.venv-oldest/bin/pytest -m "not slow"

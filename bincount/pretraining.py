@@ -93,7 +93,8 @@ def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
 
 def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
     """The configuration of the pre-training by itself."""
-    optimizer = replace(config.optimizer, lr=config.pretrain.lr or config.optimizer.lr)
+    model, optimizer = config.model, replace(config.optimizer, lr=config.pretrain.lr or config.optimizer.lr)
+    model = replace(model, freeze=model.freeze and model.weights is not None)  # a fresh body has to learn
     data = replace(config.data, root=str(collages), fraction=1.0, balance="none", cache=None)
     trainer = replace(
         config.trainer,
@@ -107,6 +108,7 @@ def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
         config,
         resume=run.PRETRAINING if resumed else None,
         data=data,
+        model=model,
         optimizer=optimizer,
         trainer=trainer,
         pretrain=replace(config.pretrain, epochs=0),

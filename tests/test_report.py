@@ -185,6 +185,17 @@ def test_a_run_that_was_not_evaluated_has_a_report_and_no_card(run_copy: Path) -
     assert not (run_copy / "MODEL_CARD.md").exists()
 
 
+def test_a_pre_training_has_its_curves(run_copy: Path) -> None:
+    before = run_copy / run.PRETRAINING
+    before.mkdir()
+    shutil.copy(run_copy / "metrics.csv", before)
+    report.write(run_copy)
+    page = Page(text(run_copy / "report.html"))
+    assert page.headings.index("Learning from collages first") < page.headings.index("Learning")
+    assert sum("Three line charts" in str(picture["alt"]) for picture in page.of("img")) == 2
+    assert (run_copy / "evaluation" / "collages.png").exists()
+
+
 def test_training_faults_are_told(run_copy: Path) -> None:
     page = text(run_copy / "report.html")
     assert "overfitting" in page

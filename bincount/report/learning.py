@@ -9,7 +9,7 @@ from bincount.comparison import number, percent
 from bincount.model.metrics import WATCHED
 from bincount.page import folded, heading, line, picture, table
 
-LEARNING, HEALTH = "Learning", "Training health"
+COLLAGES, LEARNING, HEALTH = "Learning from collages first", "Learning", "Training health"
 
 #: What is shown of each epoch.
 SHOWN = ("val/loss", "val/accuracy", "val/rmse", "val/mae")
@@ -20,7 +20,20 @@ VERDICTS = {"ok": "✓ ok", "look": "✗ look here", "unknown": "not known"}
 
 def sections(folder: Path, monitor: str) -> list[str]:
     """Curves and health of the run in ``folder``, whose best epoch is that with the best ``monitor``."""
-    return [*_curves(folder, monitor), *_health(folder)]
+    drawn = folder / "evaluation"
+    drawn.mkdir(exist_ok=True)
+    parts = []
+    if before := _curves(folder / run.PRETRAINING, drawn / "collages.png", monitor):
+        told = (
+            "The run counted collages before the photos: drawn bins whose items wear pieces of the training "
+            "photos (pretrain.epochs). The figures are of collages that it did not learn from. The weights "
+            "of its last epoch went on to the photos."
+        )
+        parts += [heading(2, COLLAGES), line(told), *before]
+    if then := _curves(folder, drawn / "curves.png", monitor):
+        told = f"What is evaluated are the weights of the epoch with the best {monitor}."
+        parts += [heading(2, LEARNING), line(told), *then]
+    return [*parts, *_health(folder)]
 
 
 def epochs(folder: Path) -> list[dict[str, str]]:
@@ -43,24 +56,19 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-def _curves(folder: Path, monitor: str) -> list[str]:
-    drawn = folder / "evaluation" / "curves.png"
-    drawn.parent.mkdir(exist_ok=True)
+def _curves(folder: Path, drawn: Path, monitor: str) -> list[str]:
+    """How the training in ``folder`` went, with the picture ``drawn``; nothing where none is known."""
     if not pictures.curves(drawn, _rows(folder)):
         return []
-    parts, validated = [heading(2, LEARNING)], epochs(folder)
-    if (folder / run.PRETRAINING).exists():
-        parts.append(
-            line("Before this it learnt from collages (pretrain.epochs); their curves are not shown.")
-        )
+    validated = epochs(folder)
     best = best_epoch(validated, monitor)
     if best is None:
-        return [*parts, picture(drawn, "The training loss over the steps.", wide=True)]
+        return [picture(drawn, "The training loss over the steps.", wide=True)]
     last = validated[-1]
     end = "it was the last" if best is last else f"the last had {number(float(last.get(monitor) or 'nan'))}"
     told = (
         f"Of {len(validated)} epochs, epoch {int(best['epoch']) + 1} had the best {monitor}, "
-        f"{number(float(best[monitor]))}, and {end}. What is evaluated are the weights of the best."
+        f"{number(float(best[monitor]))}, and {end}."
     )
     alternative = (
         "Three line charts over the training steps: loss in training and validation, accuracy and RMSE in "
@@ -79,7 +87,6 @@ def _curves(folder: Path, monitor: str) -> list[str]:
     head = ["epoch", "step", *SHOWN]
     behind = table(head, rows, "Validation after each epoch; the best is bold")
     return [
-        *parts,
         line(told),
         picture(drawn, alternative, wide=True),
         folded("The figures of each epoch", [behind]),

@@ -1,16 +1,18 @@
-"""What runs in a container of SageMaker: `python -m bincount.container train`, `prepare`, or `serve`.
+"""What runs in a container of SageMaker: `python -m bincount.container` train, prepare, evaluate or serve.
 
 The configuration comes whole, in a file; the verb is all that stands on the command line. What SageMaker's
 tuner tries comes as hyperparameters, which are keys of the configuration with other values. Everything lies
 under /opt/ml, as SageMaker has it:
 
-    input/data/config/config.yaml    the configuration of train        (processing/input/config/ of prepare)
+    input/data/config/config.yaml    the configuration of train        (processing/input/config/ of others)
     input/data/data/                 the data set, unless it is streamed from `data.root`
     input/config/hyperparameters.json what the tuner tries; empty in other jobs
     input/config/resourceconfig.json which hosts there are             (config/ of prepare)
+    processing/input/model/          model.tar.gz, which evaluate scores
+    processing/output/               results.json and what goes with it, of evaluate
     checkpoints/                     kept in S3, and back on every host when a job starts again
     model/                           the finished run folder, on the first host; what serve answers with
-    output/failure                   the line that says why it failed  (message of prepare)
+    output/failure                   the line that says why it failed  (message of prepare, evaluate)
 """
 
 import contextlib
@@ -19,6 +21,7 @@ import os
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -31,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bincount.errors import BadInput, BincountError, Stopped, complaint, exit_code, nearest, one_line
 
 if TYPE_CHECKING:
-    from bincount.config import PrepareConfig, TrainConfig
+    from bincount.config import EvaluateConfig, PrepareConfig, TrainConfig
     from bincount.training.hosts import Meeting
 
 ML = Path("/opt/ml")
@@ -45,6 +48,9 @@ SHOWN = 1024
 
 #: What of a run is left behind: it only helps to go on from a damaged checkpoint.
 LEFT_BEHIND = ("previous.ckpt", "damaged.ckpt", ".*.partial")
+
+#: Which variable names an object that tells, once it is there, that this job's data set is made.
+MADE = "BINCOUNT_MADE"
 
 #: Seconds between two looks for the other hosts' parts of a data set, and without one more of their shards
 #: until they are given up: a large shard takes some minutes, and hosts start within minutes of each other.
@@ -66,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch prints the stack of each connection that another host's end closed.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     words = list(sys.argv[1:] if argv is None else argv)
-    verbs = {"train": (_train, "failure"), "prepare": (_prepare, "message"), "serve": (_serve, "failure")}
+    verbs = {"train": (_train, "failure"), "prepare": (_prepare, "message")}
+    verbs |= {"evaluate": (_evaluate, "message"), "serve": (_serve, "failure")}
     verb, told_in = verbs.get(words[0] if words else "", (None, "failure"))
     try:
         if verb is None or len(words) > 1:
@@ -184,23 +191,42 @@ def _prepare() -> None:
     cluster = _cluster(ML / "config/resourceconfig.json")
     _read_secrets()
     config: PrepareConfig = _config("prepare", ML / "processing/input/config/config.yaml")
-    parts = len(cluster.hosts)
+    parts, first = len(cluster.hosts), cluster.own == cluster.hosts[0]
+    if (not first or _made_by_us()) and _made(config):
+        # Killed and started again: the first host found all parts whole. Or an earlier job with this very
+        # configuration has made the data set.
+        print(f"{config.out} is made already", flush=True)
+        return
     if parts == 1:
         prepare(config)
-        return
-    first = cluster.own == cluster.hosts[0]
-    if not first and _made(config):
-        # Killed and started again: the first host found all parts whole.
-        return
-    prepare(replace(config, part=f"{cluster.hosts.index(cluster.own) + 1}/{parts}"))
+    else:
+        prepare(replace(config, part=f"{cluster.hosts.index(cluster.own) + 1}/{parts}"))
+        if first:
+            _merge(replace(config, merge=True))
     if first:
-        _merge(replace(config, merge=True))
+        _note_made()
 
 
 def _made(config: "PrepareConfig") -> bool:
     from bincount import storage
 
     return not config.overwrite and storage.open_store(config.out).has("index.json")
+
+
+def _made_by_us() -> bool:
+    """Whether a job with this configuration has made its data set: an object says so, which MADE names."""
+    from bincount import storage
+
+    above, _, name = os.environ.get(MADE, "").rpartition("/")
+    return bool(above) and storage.open_store(above).has(name)
+
+
+def _note_made() -> None:
+    from bincount import storage
+
+    above, _, name = os.environ.get(MADE, "").rpartition("/")
+    if above:
+        storage.open_store(above).write(name, b"")
 
 
 def _merge(config: "PrepareConfig") -> None:
@@ -221,6 +247,32 @@ def _merge(config: "PrepareConfig") -> None:
             time.sleep(LOOK)
         else:
             return
+
+
+# --- evaluate -----------------------------------------------------------------------------------------
+
+
+def _evaluate() -> None:
+    """Score a run on a split of `data.root`; what comes of it lies where SageMaker fetches it."""
+    from bincount.evaluate import evaluate
+
+    given = ML / "processing/input"
+    config: EvaluateConfig = _config("evaluate", given / "config/config.yaml")
+    with tempfile.TemporaryDirectory(prefix="bincount-") as own:
+        folder = Path(own) / "model"
+        _unpack(given / "model/model.tar.gz", folder)
+        evaluate(replace(config, run=str(folder)))
+        shutil.copytree(folder / "evaluation" / config.split, ML / "processing/output", dirs_exist_ok=True)
+
+
+def _unpack(file: Path, folder: Path) -> None:
+    if not file.exists():
+        raise BadInput(f"there is no {file}: the input `model` of the job brings it")
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadInput(f"{file} cannot be unpacked: {one_line(error)}") from None
 
 
 # --- serve --------------------------------------------------------------------------------------------

@@ -63,11 +63,17 @@ def create(runs: str, experiment: str, config: DictConfig) -> Path:
     folder = new_folder(runs, experiment)
     (folder / "checkpoints").mkdir(exist_ok=True)
     storage.write_text(folder / "config.yaml", OmegaConf.to_yaml(config))
-    storage.write_text(
-        folder / "environment.json", json.dumps(environment(datetime.now(UTC)), indent=2) + "\n"
-    )
+    told = {"run": f"{folder.parent.name}/{folder.name}", **environment(datetime.now(UTC))}
+    storage.write_text(folder / "environment.json", json.dumps(told, indent=2) + "\n")
     point_latest(storage.folder(runs), folder)
     return folder
+
+
+def title(folder: Path) -> str:
+    """EXPERIMENT/NAME of the run in a folder, as it was begun: also where SageMaker unpacks it."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / "environment.json").read_bytes())["run"])
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def new_folder(runs: str, experiment: str, ending: str = "") -> Path:

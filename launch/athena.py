@@ -80,6 +80,18 @@ def advance(name: str, path: Path, state: dict[str, Any]) -> tuple[list[str], bo
     return lines, True
 
 
+def stop(name: str, state: dict[str, Any]) -> str:
+    """Ask the query that runs to end; no other is begun after it."""
+    region = state["region"]
+    for query, id in reversed(state["queries"].items()):
+        found = aws.ask("athena", "get_query_execution", region, QueryExecutionId=id)["QueryExecution"]
+        if found["Status"]["State"] in ("QUEUED", "RUNNING"):
+            aws.ask("athena", "stop_query_execution", region, QueryExecutionId=id)
+            return f"{name} is stopping: query {query}"
+        break
+    return f"{name}: no query runs, and none is begun unless `status` does"
+
+
 def _begin(statement: Statement, name: str, region: str, output: str) -> str:
     begun = aws.ask(
         "athena",

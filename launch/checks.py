@@ -27,7 +27,7 @@ CHECKS: dict[str, Check] = {}
 GIVEN: dict[str, Check] = {}
 
 #: SageMaker ends every training job after 28 days, and every processing job after 5.
-LONGEST_HOURS = {"train": 28 * 24, "prepare": 5 * 24}
+LONGEST_HOURS = {"train": 28 * 24, "prepare": 5 * 24, "evaluate": 5 * 24}
 
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
@@ -518,6 +518,16 @@ def prepares_from_s3(job: Job) -> str | None:
         inside = key in ("images", "metadata") and hasattr(job.prepare.source, "bucket")
         if place is not None and not inside and not place.startswith("s3://"):
             return f"source.{key}={place}: a job sees no folder of this machine: put it in S3"
+    return None
+
+
+@_check()
+def prepares_tables_itself(job: Job) -> str | None:
+    if job.prepare and job.prepare.tables.engine != "local":
+        return (
+            f"tables.engine={job.prepare.tables.engine}: the job's image has no Java and asks no Athena: "
+            "`submit.py tables` makes them beforehand; leave it out here"
+        )
     return None
 
 

@@ -102,25 +102,32 @@ def told(endpoint: Endpoint) -> str:
         "model": endpoint.model,
         "of run": endpoint.run,
         "image": endpoint.image,
-        "runs on": _runs_on(endpoint),
+        "runs on": runs_on(endpoint),
         "region": launcher.region,
         "role": endpoint.role,
     }
     asked = [(f"request {name}", requests.shown(request)) for name, request in made(endpoint).items()]
-    costs = _price_serverless(endpoint) if endpoint.serverless else _price(endpoint)
     return preview.sections(
-        [("what is made", preview.lines(runs)), ("price, until cleanup", preview.lines(costs)), *asked]
+        [
+            ("what is made", preview.lines(runs)),
+            ("price, until cleanup", preview.lines(price(endpoint))),
+            *asked,
+        ]
     )
 
 
-def _runs_on(endpoint: Endpoint) -> str:
+def runs_on(endpoint: Endpoint) -> str:
+    """What answers, in words."""
     if endpoint.serverless:
         return f"no instance: {endpoint.memory:,} MB, up to {endpoint.concurrency} requests at the same time"
     holds = f": {endpoint.instance.told}" if endpoint.instance else ""
     return f"{endpoint.instances} x {endpoint.kind}{holds}"
 
 
-def _price(endpoint: Endpoint) -> dict[str, str]:
+def price(endpoint: Endpoint) -> dict[str, str]:
+    """What it costs while it is there."""
+    if endpoint.serverless:
+        return _price_serverless(endpoint)
     assert endpoint.instance is not None
     price = instances.price(endpoint.instance, endpoint.launcher.region, "Hosting")
     hour = endpoint.instances * price.usd_hour

@@ -6,7 +6,7 @@ from typing import Any
 
 from bincount.engines import spark
 from bincount.errors import BadInput
-from launch import aws, requests, service_model
+from launch import aws, jobs, requests, service_model
 from launch.job import bucket_of
 from launch.tables import WORKER_TYPES, Wanted, write_state
 
@@ -15,6 +15,9 @@ VERSION = "5.0"
 
 #: USD for a DPU and an hour: us-east-1, of 2026. Glue bills seconds, one minute at the least.
 USD_DPU_HOUR = 0.44
+
+#: Where Glue keeps what a job says.
+LOGS = ("/aws-glue/jobs/output", "/aws-glue/jobs/error")
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED")
 
@@ -91,6 +94,23 @@ def status(name: str, state: dict[str, Any]) -> str:
         lines.append("logs: CloudWatch, /aws-glue/jobs/error and /aws-glue/jobs/output")
         lines.append(f"the tables: bincount explore data.root={state['out']}")
     return "\n".join(lines)
+
+
+def said(name: str, state: dict[str, Any]) -> list[str]:
+    """What the job logged, in order. Raises BadInput where it is nothing yet."""
+    said = jobs.events(LOGS, state["run"], state["region"])
+    if not said:
+        raise BadInput(f"job={name}: it has said nothing yet")
+    return [str(event["message"]).rstrip() for event in said]
+
+
+def stop(name: str, state: dict[str, Any]) -> str:
+    """Ask the job to end."""
+    answer = aws.ask("glue", "batch_stop_job_run", state["region"], JobName=name, JobRunIds=[state["run"]])
+    if problems := answer.get("Errors"):
+        told = problems[0]["ErrorDetail"].get("ErrorMessage", "")
+        return f"{name} is not stopped: {' '.join(told.split())}"
+    return f"{name} is stopping"
 
 
 def runs(wanted: Wanted) -> dict[str, str]:

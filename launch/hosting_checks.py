@@ -5,11 +5,11 @@ As in `launch.checks` and `launch.preflight`, each check has a name, and stands 
 
 from launch import aws, checks, preflight
 from launch.hosting import Endpoint, Hosted, Transform
-from launch.job import bucket_of
+from launch.job import Order, bucket_of
 from launch.ordering import Rules, named
 
 
-def image_given(hosted: Hosted) -> str | None:
+def image_given(hosted: Order) -> str | None:
     if hosted.launcher.image is None:
         return (
             "launcher.image is not given: SageMaker starts a model's image with the argument `serve`, which "
@@ -24,7 +24,7 @@ def model_is_an_archive(hosted: Hosted) -> str | None:
     return None
 
 
-def no_wheel(hosted: Hosted) -> str | None:
+def no_wheel(hosted: Order) -> str | None:
     if hosted.launcher.code is not None:
         return (
             f"launcher.code={hosted.launcher.code}: a model's container installs nothing: build the wheel "

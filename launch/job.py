@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from bincount.config import PrepareConfig, SageMaker, TrainConfig
+from bincount.config import EvaluateConfig, PrepareConfig, SageMaker, TrainConfig
 from bincount.data.balance import copies
 from bincount.data.index import Index
 from bincount.data.plan import Layout
@@ -19,6 +19,9 @@ STOCK = "763104351884.dkr.ecr.{region}.amazonaws.com/pytorch-training:{tag}"
 STOCK_TAG = "2.9.0-gpu-py312-cu130-ubuntu22.04-sagemaker"
 STOCK_TAG_SMDDP = "2.4.1-gpu-py311-cu124-ubuntu22.04-sagemaker"
 STOCK_TAG_CPU = "2.9.0-cpu-py312-ubuntu22.04-sagemaker"
+
+#: What a job's container runs, by its configuration.
+VERBS = {TrainConfig: "train", PrepareConfig: "prepare", EvaluateConfig: "evaluate"}
 
 #: What a sample of a shard takes beside its JPEG: two headers, the label, padding.
 BESIDE_JPEG = 2048
@@ -104,9 +107,11 @@ class Order(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Order):
-    """A job that trains or prepares. ``data`` None: its data set was not read. ``name`` is the run's, too."""
+    """A job that trains, prepares or evaluates. ``data`` None: its data set was not read. ``name`` is the
+    run's, too.
+    """
 
-    config: TrainConfig | PrepareConfig
+    config: TrainConfig | PrepareConfig | EvaluateConfig
     data: DataSet | None = None
 
     @property
@@ -119,7 +124,7 @@ class Job(Order):
 
     @property
     def verb(self) -> str:
-        return "train" if self.train else "prepare"
+        return VERBS[type(self.config)]
 
     @property
     def instance_type(self) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,16 +65,22 @@ class Sent:
 
 
 def find(name: str, region: str) -> Sent:
-    """The job of that name, or the newest for ``latest``. Raises BadInput where there is none."""
-    if name == "latest":
-        name = _latest(region)
+    """The job of that name. Raises BadInput where there is none."""
+    sent = found(name, region)
+    if sent is None:
+        raise BadInput(f"job={name}: there is no such job in {region}")
+    return sent
+
+
+def found(name: str, region: str, runs: str = "runs") -> Sent | None:
+    """The job that trains, prepares, evaluates or transforms under that name; None where there is none."""
     for kind, described in _DESCRIBE.items():
         try:
             return Sent(name, kind, region, described(name, region))
         except aws.Refused as error:
             if error.code not in aws.UNKNOWN:
                 raise
-    raise BadInput(f"job={name}: there is no such job in {region}")
+    return None
 
 
 def _training(name: str, region: str) -> dict[str, Any]:
@@ -91,7 +98,8 @@ def _transform(name: str, region: str) -> dict[str, Any]:
 _DESCRIBE = {"Training": _training, "Processing": _processing, "Transform": _transform}
 
 
-def _latest(region: str) -> str:
+def newest(region: str, runs: str) -> tuple[datetime, str] | None:
+    """When the newest job was made, and its name."""
     wanted: dict[str, Any] = {"NameContains": "bincount-", "MaxResults": 1}
     wanted |= {"SortBy": "CreationTime", "SortOrder": "Descending"}
     listed = {
@@ -104,9 +112,7 @@ def _latest(region: str) -> str:
         for kind, answer in listed.items()
         for each in answer[f"{kind}JobSummaries"]
     ]
-    if not found:
-        raise BadInput(f"job=latest: there is no job of bincount in {region} yet")
-    return str(max(found)[1])
+    return max(found, default=None)
 
 
 # --- status -------------------------------------------------------------------------------------------
@@ -137,9 +143,8 @@ def cost(sent: Sent, now: datetime) -> dict[str, Any]:
     return told
 
 
-def status(name: str, region: str, runs: str) -> str:
+def status(sent: Sent, runs: str) -> str:
     """How a job stands, as text; its run folder keeps what it costs as ``cost.json``."""
-    sent = find(name, region)
     told = cost(sent, datetime.now(UTC))
     folder = run_folder(sent, runs)
     storage.write_text(folder / "cost.json", json.dumps(told, indent=2) + "\n")
@@ -185,9 +190,8 @@ def write_run(runs: Path, name: str, config: str) -> Path:
 # --- logs ---------------------------------------------------------------------------------------------
 
 
-def logs(name: str, region: str, runs: str) -> str:
+def logs(sent: Sent, runs: str) -> str:
     """Bring what a job said into its run folder: log.txt, metrics.csv, and the curves drawn from it."""
-    sent = find(name, region)
     lines = log_lines(sent)
     folder = run_folder(sent, runs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,36 +204,36 @@ def logs(name: str, region: str, runs: str) -> str:
 
 def log_lines(sent: Sent) -> list[str]:
     """What all hosts said, by time; of several each line begins with its host."""
-    events: list[dict[str, Any]] = []
-    more: dict[str, str] = {}
-    while True:
-        try:
-            found = aws.ask(
-                "logs",
-                "filter_log_events",
-                sent.region,
-                logGroupName=LOGS[sent.kind],
-                logStreamNamePrefix=f"{sent.name}/",
-                **more,
-            )
-        except aws.Refused as error:
-            if error.code != "ResourceNotFoundException":
-                raise
-            break
-        events += found["events"]
-        if not found.get("nextToken") or found["nextToken"] == more.get("nextToken"):
-            break
-        more = {"nextToken": found["nextToken"]}
-    if not events:
+    said = events([LOGS[sent.kind]], f"{sent.name}/", sent.region)
+    if not said:
         raise BadInput(f"job={sent.name}: it has said nothing yet ({sent.state})")
-    events.sort(key=lambda event: event["timestamp"])
-    hosts = len({event["logStreamName"] for event in events})
+    hosts = len({event["logStreamName"] for event in said})
     return [
         f"{_host(event['logStreamName'])}: {event['message'].rstrip()}"
         if hosts > 1
         else event["message"].rstrip()
-        for event in events
+        for event in said
     ]
+
+
+def events(groups: Iterable[str], beginning: str, region: str) -> list[dict[str, Any]]:
+    """What CloudWatch has of streams whose names begin so, by time; of groups that are not there nothing."""
+    said: list[dict[str, Any]] = []
+    for group in groups:
+        more: dict[str, str] = {}
+        while True:
+            wanted = {"logGroupName": group, "logStreamNamePrefix": beginning, **more}
+            try:
+                found = aws.ask("logs", "filter_log_events", region, **wanted)
+            except aws.Refused as error:
+                if error.code != "ResourceNotFoundException":
+                    raise
+                break
+            said += found["events"]
+            if not found.get("nextToken") or found["nextToken"] == more.get("nextToken"):
+                break
+            more = {"nextToken": found["nextToken"]}
+    return sorted(said, key=lambda event: int(event["timestamp"]))
 
 
 def _host(stream: str) -> str:
@@ -270,16 +274,15 @@ def write_metrics(folder: Path, lines: list[str], steps: int) -> bool:
 # --- stop ---------------------------------------------------------------------------------------------
 
 
-def stop(name: str, region: str) -> str:
+def stop(sent: Sent, runs: str) -> str:
     """Ask a job to end: ranks that train save a checkpoint first, in the two minutes that SageMaker gives."""
-    sent = find(name, region)
     if sent.state in ENDED:
         return f"{sent.name} has ended already: {sent.state}"
     if sent.kind == "Training":
-        aws.ask("sagemaker", "stop_training_job", region, TrainingJobName=sent.name)
+        aws.ask("sagemaker", "stop_training_job", sent.region, TrainingJobName=sent.name)
         return f"{sent.name} is stopping: it saves a checkpoint first"
     if sent.kind == "Processing":
-        aws.ask("sagemaker", "stop_processing_job", region, ProcessingJobName=sent.name)
+        aws.ask("sagemaker", "stop_processing_job", sent.region, ProcessingJobName=sent.name)
     else:
-        aws.ask("sagemaker", "stop_transform_job", region, TransformJobName=sent.name)
+        aws.ask("sagemaker", "stop_transform_job", sent.region, TransformJobName=sent.name)
     return f"{sent.name} is stopping"

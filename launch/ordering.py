@@ -1,6 +1,6 @@
 """How an order is checked, and then shown; or asked about, and sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,6 +26,16 @@ class Rules:
 def named(*each: Check) -> dict[str, Check]:
     """Checks by their names."""
     return {check.__name__: check for check in each}
+
+
+def of_parts(check: Check, parts: Callable[[Any], Iterable[Any]]) -> Check:
+    """The check of an order that looks at ``parts`` of it; the first line that is found counts."""
+
+    def checked(order: Any) -> str | None:
+        return next((line for part in parts(order) if (line := check(part))), None)
+
+    checked.__name__ = check.__name__
+    return checked
 
 
 def carry_out(

@@ -37,6 +37,15 @@ def own(verb: str, words: list[str], kind: type[Words]) -> Words:
     return made
 
 
+def own_beside(verb: str, words: list[str], kind: type[Words]) -> Words:
+    """As :func:`own`, where other verbs' keys stand beside: those are left in ``words``."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    found = [word for word in words if word.partition("=")[0] in known]
+    for word in found:
+        words.remove(word)
+    return own(verb, found, kind)
+
+
 def take(words: list[str], key: str, default: str) -> str:
     """Take `key=value` out of ``words``; the last one counts."""
     for word in list(words):

@@ -44,39 +44,17 @@ def credentials(job: Order) -> str | None:
 
 @_check
 def role_of_this_account(job: Order) -> str | None:
-    found = ROLE.fullmatch(job.role)
-    account = aws.ask("sts", "get_caller_identity", job.launcher.region)["Account"]
-    if found and found["account"] != account:
-        return (
-            f"launcher.role={job.role}: you are of account {account}, and a job's role has to be of the same"
-        )
-    return None
+    return other_account("launcher.role", job.role, job.launcher.region)
 
 
 @_check
 def role_exists(job: Order) -> str | None:
-    name = job.role.rpartition("/")[2]
-    try:
-        aws.ask("iam", "get_role", job.launcher.region, RoleName=name)
-    except aws.Refused as error:
-        if error.code != "NoSuchEntity":
-            raise
-        return f"launcher.role={job.role}: there is no such role: docs/sagemaker.md tells how to make it"
-    return None
+    return no_role("launcher.role", job.role, job.launcher.region)
 
 
 @_check
 def role_is_for_sagemaker(job: Order) -> str | None:
-    try:
-        role = aws.ask("iam", "get_role", job.launcher.region, RoleName=job.role.rpartition("/")[2])
-    except aws.Refused:
-        return None
-    if "sagemaker.amazonaws.com" not in json.dumps(role["Role"].get("AssumeRolePolicyDocument", "")):
-        return (
-            f"launcher.role={job.role}: SageMaker may not take it: its trust policy lacks "
-            "sagemaker.amazonaws.com"
-        )
-    return None
+    return not_trusted("launcher.role", job.role, job.launcher.region, "sagemaker")
 
 
 @_check
@@ -158,6 +136,36 @@ def secrets_exist(job: Job) -> str | None:
             if error.code != "ResourceNotFoundException":
                 raise
             return f"launcher.secrets.{variable}={name}: there is no such secret in {job.launcher.region}"
+    return None
+
+
+def other_account(key: str, role: str, region: str) -> str | None:
+    found = ROLE.fullmatch(role)
+    account = aws.ask("sts", "get_caller_identity", region)["Account"]
+    if found and found["account"] != account:
+        return f"{key}={role}: you are of account {account}, and a job's role has to be of the same"
+    return None
+
+
+def no_role(key: str, role: str, region: str) -> str | None:
+    try:
+        aws.ask("iam", "get_role", region, RoleName=role.rpartition("/")[2])
+    except aws.Refused as error:
+        if error.code != "NoSuchEntity":
+            raise
+        return f"{key}={role}: there is no such role: docs/sagemaker.md tells how to make it"
+    return None
+
+
+def not_trusted(key: str, role: str, region: str, service: str) -> str | None:
+    """Whether a role's trust policy lacks the service, as sagemaker or lambda."""
+    try:
+        found = aws.ask("iam", "get_role", region, RoleName=role.rpartition("/")[2])["Role"]
+    except aws.Refused:
+        return None
+    if f"{service}.amazonaws.com" not in json.dumps(found.get("AssumeRolePolicyDocument", "")):
+        called = {"sagemaker": "SageMaker", "lambda": "Lambda"}[service]
+        return f"{key}={role}: {called} may not take it: its trust policy lacks {service}.amazonaws.com"
     return None
 
 

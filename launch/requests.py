@@ -84,18 +84,18 @@ def training_job(job: Job) -> dict[str, Any]:
 
 
 def processing_job(job: Job) -> dict[str, Any]:
-    """The request CreateProcessingJob: every instance makes the parts of its own number."""
+    """The request CreateProcessingJob; of several instances each prepares the parts of its own number."""
     launcher = job.launcher
-    inputs = [_input("config", job.place("config/"))]
+    inputs = [processing_input("config", job.place("config/"))]
     if launcher.code is not None:
-        inputs.append(_input("code", job.place("code/")))
+        inputs.append(processing_input("code", job.place("code/")))
     return {
         "ProcessingJobName": job.name,
         "RoleArn": job.role,
         "AppSpecification": {
             "ImageUri": job.image,
             "ContainerEntrypoint": _entry(job, "/opt/ml/processing/input/code"),
-            "ContainerArguments": ["prepare"],
+            "ContainerArguments": [job.verb],
         },
         "ProcessingInputs": inputs,
         "ProcessingResources": {
@@ -138,7 +138,8 @@ def _channel(name: str, address: str, mode: str = "File") -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": mode}
 
 
-def _input(name: str, address: str) -> dict[str, Any]:
+def processing_input(name: str, address: Any) -> dict[str, Any]:
+    """What a processing job finds in /opt/ml/processing/input/NAME."""
     where = {
         "S3Uri": address,
         "LocalPath": f"/opt/ml/processing/input/{name}",

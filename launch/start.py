@@ -61,13 +61,18 @@ def create(job: Job, data_told: str) -> None:
     if job.train and job.data is None:
         raise BadInput(data_told)
     region, made = job.launcher.region, requests.request(job)
-    for address, content in requests.uploads(job).items():
-        bucket, key = bucket_of(address)
-        aws.ask("s3", "put_object", region, Bucket=bucket, Key=key, Body=content)
+    upload(job)
     if job.train:
         aws.ask("sagemaker", "create_training_job", region, **made)
     else:
         aws.ask("sagemaker", "create_processing_job", region, **made)
+
+
+def upload(job: Job) -> None:
+    """Put into S3 what has to be there before the job is made."""
+    for address, content in requests.uploads(job).items():
+        bucket, key = bucket_of(address)
+        aws.ask("s3", "put_object", job.launcher.region, Bucket=bucket, Key=key, Body=content)
 
 
 def composed(verb: str, words: list[str], name: str | None = None) -> tuple[Job, str]:

@@ -23,10 +23,11 @@ usage: python launch/submit.py VERB [key=value …]
   train      preview a training job; submit=true sends it; -m: one for each trial of a sweep, ranked
   prepare    preview a processing job that makes a data set, a part on each instance; submit=true sends it
   tables     preview a Glue job (Spark), or Athena's queries, for the tables of records; submit=true sends it
-  status     how a job stands, seconds billed, spot saving, cost so far
+  status     how a job, a pipeline or a tuning job stands, what it cost so far, what failed and why
   logs       bring a job's log and figures into log.txt and metrics.csv of its run folder
-  stop       end a job; one that trains saves a checkpoint first
+  stop       end it; a job that trains saves a checkpoint first
   tune       preview a job of SageMaker's own tuner, which trains with many values; submit=true sends it
+  pipeline   preview prepare, train, evaluate, register, deploy if better; submit=true makes and starts it
   transform  preview a job that counts all photos below an address in S3; submit=true sends it
   deploy     preview an endpoint that counts photos; submit=true makes it, and it costs until cleanup
   invoke     a photo to an endpoint, and its count back
@@ -42,6 +43,8 @@ usage: python launch/submit.py VERB [key=value …]
   python launch/submit.py tune launcher=sagemaker data.root=s3://mine/bins sweep.trials=30 sweep.jobs=3
   python launch/submit.py prepare source=s3 source.bucket=s3://aft-vbi-pds out=s3://mine/bins launcher.nodes=8
   python launch/submit.py tables source.metadata=s3://mine/metadata out=s3://mine/tables tables.engine=athena
+  python launch/submit.py pipeline launcher=sagemaker source=s3 source.bucket=s3://aft-vbi-pds \\
+      out=s3://mine/bins prepare.nodes=8 launcher.output=s3://mine/jobs
   python launch/submit.py status job=latest
   python launch/submit.py logs job=bincount-default-20261121-120000-ab12 launcher.region=eu-west-1
   python launch/submit.py stop job=latest
@@ -56,13 +59,17 @@ train -m, tune: several values for a key, sweep, sweep.trials, sweep.jobs, as do
 transform, deploy: job (a name, or latest) or model (its address), instance_type, instances, launcher.image,
     launcher.role, launcher.region; transform also photos, out, content (image/jpeg or image/png);
     deploy also name, serverless, memory (MB), concurrency.
+pipeline: the keys of `prepare` and `train` (data.root is `out`; or data.root alone: nothing is prepared),
+    name, pipeline_role, deploy (false: no endpoint); prepare.KEY and evaluate.KEY are launcher.KEY of that
+    step alone; deploy.instance_type, .instances, .serverless, .memory, .concurrency are those of `deploy`.
 tables: the keys of `prepare`, tables.engine (spark, athena), workers, worker_type (of Glue).
-invoke: photo, endpoint (a name, or latest) or url. cleanup: run (the job that was deployed) or all=true.
+invoke: photo, endpoint (a name, or latest) or url.
+cleanup: run (a job that was deployed, or a pipeline) or all=true.
 docs/sagemaker.md goes from an empty AWS account to a trained model."""
 
 #: In which module of `launch/` a verb is, as the function of its name.
 VERBS = {"train": "start", "prepare": "start", "status": "follow", "logs": "follow", "stop": "follow"}
-VERBS |= {verb: verb for verb in ("tune", "transform", "deploy", "invoke", "cleanup", "tables")}
+VERBS |= {verb: verb for verb in ("tune", "pipeline", "transform", "deploy", "invoke", "cleanup", "tables")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from bincount import storage
 from bincount.compose import compose, typed
@@ -10,7 +12,7 @@ from bincount.config import FolderSource, PhotoSource, PrepareConfig, S3Source, 
 from bincount.errors import BadInput, BincountError
 from launch import aws, checks, preview
 from launch.job import ROLE, bucket_of, new_name
-from launch.overrides import launcher_of, of_launcher, own, ruled, sending
+from launch.overrides import launcher_of, of_launcher, own_beside, ruled, sending
 
 #: What names of these jobs begin with.
 NAMED = "bincount-tables-"
@@ -78,7 +80,7 @@ def tables(words: list[str]) -> None:
 
 def composed(words: list[str], name: str | None = None) -> Wanted:
     """What the words ask for; they are those of `prepare` and of the launcher."""
-    given = own("tables", _own(words), Words)
+    given = own_beside("tables", words, Words)
     launchers = [word for word in words if of_launcher(word)]
     if not any(word.startswith("launcher.max_hours=") for word in launchers):
         launchers.append(f"launcher.max_hours={HOURS}")
@@ -104,14 +106,6 @@ def composed(words: list[str], name: str | None = None) -> Wanted:
                 f"{key}={address}: Glue and Athena see no folder of this machine: give s3://bucket/…"
             )
     return wanted
-
-
-def _own(words: list[str]) -> list[str]:
-    """Take the words of our own keys out of ``words``."""
-    found = [word for word in words if word.partition("=")[0] in Words.__annotations__]
-    for word in found:
-        words.remove(word)
-    return found
 
 
 def _records(config: PrepareConfig) -> str:
@@ -196,19 +190,63 @@ def write_state(wanted: Wanted, runs: str, state: dict[str, Any]) -> None:
     storage.write_text(path, json.dumps({**facts, **state}, indent=2) + "\n")
 
 
-def status(name: str, runs: str) -> str:
+# --- what became of it --------------------------------------------------------------------------------
+
+
+class Sent(NamedTuple):
+    """What was noted when it was sent, and in which file."""
+
+    name: str
+    path: Path
+    state: dict[str, Any]
+
+
+def found(name: str, region: str, runs: str) -> Sent | None:
+    """The making of tables under this name, None where it is no such name. Raises BadInput."""
+    if not name.startswith(NAMED):
+        return None
+    path = storage.folder(runs) / "tables" / name / "tables.json"
+    try:
+        return Sent(name, path, json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BadInput(f"job={name}: {path} is not there: it was sent from elsewhere, give runs=…") from None
+
+
+def newest(region: str, runs: str) -> tuple[datetime, str] | None:
+    """When the newest was sent from this machine, and its name."""
+    sent = (storage.folder(runs) / "tables").glob(f"{NAMED}*/tables.json")
+    here = [path for path in sent if json.loads(path.read_text(encoding="utf-8"))["region"] == region]
+    times = [(datetime.fromtimestamp(path.stat().st_mtime, UTC), path.parent.name) for path in here]
+    return max(times, default=None)
+
+
+def status(sent: Sent, runs: str) -> str:
     """How the making of tables stands."""
     from launch import athena, glue
 
-    path = storage.folder(runs) / "tables" / name / "tables.json"
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"job={name}: {path} is not there: it was sent from elsewhere, give runs=…") from None
-    if state["engine"] == "spark":
-        return glue.status(name, state)
-    lines, ended = athena.advance(name, path, state)
+    if sent.state["engine"] == "spark":
+        return glue.status(sent.name, sent.state)
+    lines, ended = athena.advance(sent.name, sent.path, sent.state)
     return "\n".join([*lines, *([] if ended else ["in between: this command begins the next query"])])
+
+
+def logs(sent: Sent, runs: str) -> str:
+    """Bring what the job said into log.txt of its folder."""
+    from launch import glue
+
+    if sent.state["engine"] != "spark":
+        raise BadInput(f"job={sent.name}: Athena's queries say nothing but how they stand: take `status`")
+    lines, path = glue.said(sent.name, sent.state), sent.path.with_name("log.txt")
+    storage.write_text(path, "".join(f"{line}\n" for line in lines))
+    return "\n".join([*lines[-20:], f"{len(lines):,} lines in {path}"])
+
+
+def stop(sent: Sent, runs: str) -> str:
+    """Ask the job, or the query that runs, to end."""
+    from launch import athena, glue
+
+    ending = glue.stop if sent.state["engine"] == "spark" else athena.stop
+    return ending(sent.name, sent.state)
 
 
 # --- the preview --------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from bincount.model.metrics import WATCHED
 from bincount.space import Interval, Parameter
 from bincount.sweep import Plan
 from bincount.words import groups
-from launch import aws, checks, preflight, preview, requests
+from launch import aws, checks, preflight, preview, requests, start
 from launch import trials as trying
-from launch.job import Job, Order, bucket_of
-from launch.ordering import Requests, Rules, carry_out, named
+from launch.job import Job, Order
+from launch.ordering import Check, Requests, Rules, carry_out, named, of_parts
 from launch.overrides import sending
 
 #: What is tried of each of these, unless a word says it.
@@ -130,14 +130,9 @@ def within_limits(tuning: Tuning) -> str | None:
     return None
 
 
-def _of_first(check: checks.Check) -> checks.Check:
+def _of_first(check: checks.Check) -> Check:
     """The check of a job, of what a tuner's jobs have in common."""
-
-    def checked(tuning: Any) -> str | None:
-        return check(tuning.first)
-
-    checked.__name__ = check.__name__
-    return checked
+    return of_parts(check, lambda tuning: [tuning.first])
 
 
 #: The tuner's image is another matter than a job's.
@@ -208,9 +203,7 @@ def ranges(parameters: tuple[Parameter, ...]) -> dict[str, list[dict[str, Any]]]
 def send(tuning: Tuning) -> None:
     """Put the configuration into S3, and make the tuning job."""
     region = tuning.launcher.region
-    for address, content in requests.uploads(tuning.first).items():
-        bucket, key = bucket_of(address)
-        aws.ask("s3", "put_object", region, Bucket=bucket, Key=key, Body=content)
+    start.upload(tuning.first)
     (request,) = made(tuning).values()
     aws.ask("sagemaker", "create_hyper_parameter_tuning_job", region, **request)
     print(f"sent {tuning.name}")

@@ -1,17 +1,19 @@
 """AWS for tests: moto's server on this machine, which boto3 and obstore are both led to."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+import botocore.client
 import pytest
+from botocore import xform_name
 from moto.server import ThreadedMotoServer
 
-from launch import aws
+from launch import aws, service_model
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -60,6 +62,74 @@ class Aws:
     def processing_jobs(self) -> list[str]:
         found = self.client("sagemaker").list_processing_jobs()["ProcessingJobSummaries"]
         return [job["ProcessingJobName"] for job in found]
+
+
+#: What AWS answers to each operation, or which error.
+Answers = dict[str, Any]
+
+
+@pytest.fixture(name="aws_answers")
+def answering_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[str]]:
+    """Lets AWS answer what a test says, to requests that are true to its model; notes what was asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(aws, "has_credentials", lambda: False)
+
+    def answering(answers: Answers) -> list[str]:
+        asked: list[str] = []
+
+        def ask(service: str, operation: str, region: str, **request: Any) -> Any:
+            service_model.check(service, operation.title().replace("_", ""), request)
+            asked.append(f"{service}:{operation}")
+            found = answers[operation]
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(aws, "ask", ask)
+        return asked
+
+    return answering
+
+
+@dataclass
+class Stubbed:
+    """Calls that moto has not: each is true to AWS's model, and is answered what a test says, or does."""
+
+    answered: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def answers(self, operation: str, answer: dict[str, Any] | Callable[[dict[str, Any]], Any]) -> None:
+        self.answered[operation], self.asked[operation] = answer, []
+
+    def call(self, service: str, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        service_model.check(service, operation, request)
+        self.asked[xform_name(operation)].append(request)
+        answer = self.answered[xform_name(operation)]
+        found: dict[str, Any] = answer(request) if callable(answer) else answer
+        return found
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> Stubbed:
+    """Answers some calls in moto's place, whoever makes them. All have to fit AWS's model."""
+    stubs, real = Stubbed(), botocore.client.BaseClient._make_api_call
+
+    def call(client: Any, operation: str, request: dict[str, Any]) -> Any:
+        service, shape = (
+            client.meta.service_model,
+            client.meta.service_model.operation_model(operation).input_shape,
+        )
+        if xform_name(operation) in stubs.answered:
+            return stubs.call(service.service_name, operation, request)
+        # moto takes what AWS's model does not. Tokens are given by botocore where there is none.
+        tokens = {
+            name: "0" * 32 for name, each in shape.members.items() if each.metadata.get("idempotencyToken")
+        }
+        service_model.check(service.service_name, operation, {**tokens, **request})
+        return real(client, operation, request)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
+    return stubs
 
 
 @pytest.fixture(scope="session")

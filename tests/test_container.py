@@ -15,7 +15,7 @@ from killing import differences
 from rehearsal import Host, stage
 from trouble import wait_until
 
-from bincount import container
+from bincount import container, run
 from bincount.errors import BadInput, BincountError
 from bincount.run import LAST
 from bincount.training.sealed import read
@@ -247,6 +247,30 @@ def test_what_fails_to_prepare_is_told_where_processing_jobs_tell_it(start: Star
         assert "\n" not in message
 
 
+@pytest.mark.slow
+def test_a_data_set_that_an_earlier_job_made_is_kept_where_both_are_the_same(
+    ml: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the step of a pipeline that is executed again, with a newer image say."""
+    from omegaconf import OmegaConf
+
+    from bincount import compose
+
+    out = ml / "bins"
+    config = ml / "processing/input/config/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(OmegaConf.to_yaml(compose.compose("prepare", [*SMALL, "workers=0", f"out={out}"])))
+    monkeypatch.setenv("BINCOUNT_MADE", f"{ml}/jobs/made")
+    assert container.main(["prepare"]) == 0
+    made = _digests(out)
+    assert container.main(["prepare"]) == 0
+    assert f"{out} is made already" in capsys.readouterr().out
+    assert _digests(out) == made
+    monkeypatch.setenv("BINCOUNT_MADE", f"{ml}/jobs/of-another-configuration")
+    assert container.main(["prepare"]) == 2
+    assert "is a data set already" in (ml / "output/message").read_text()
+
+
 def compose_to(path: Path, *words: str) -> Path:
     from omegaconf import OmegaConf
 
@@ -288,12 +312,12 @@ def ml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["trian"], "'trian': one of train, prepare, serve stands here, and all else in a file"),
+        (["trian"], "'trian': one of train, prepare, evaluate, serve stands here, and all else in a file"),
         (
             ["train", "seed=1"],
-            "'train seed=1': one of train, prepare, serve stands here, and all else in a file",
+            "'train seed=1': one of train, prepare, evaluate, serve stands here, and all else in a file",
         ),
-        ([], "'': one of train, prepare, serve stands here, and all else in a file"),
+        ([], "'': one of train, prepare, evaluate, serve stands here, and all else in a file"),
         (
             ["train"],
             "there is no {ml}/input/data/config/config.yaml: the channel `config` of the job brings it",
@@ -352,6 +376,17 @@ def test_what_a_checkpoint_holds_cannot_change(tmp_path: Path) -> None:
     config = container._config("train", tmp_path / "new/config.yaml")
     with pytest.raises(BadInput, match=r"optimizer.lr=0.5: the checkpoints are of run run, .* with 0.001"):
         container._check_same(config, tmp_path / "run")
+
+
+def test_a_run_keeps_its_title_wherever_it_is_unpacked(tmp_path: Path) -> None:
+    from omegaconf import OmegaConf
+
+    begun = run.create(str(tmp_path), "mine", OmegaConf.create({}))
+    assert run.title(begun) == f"mine/{begun.name}"
+    assert run.title(begun.rename(tmp_path / "model")) == f"mine/{begun.name}"
+    for earlier in ("{}", "", "[]"):
+        (tmp_path / "model/environment.json").write_text(earlier)
+        assert run.title(tmp_path / "model") == f"{tmp_path.name}/model"
 
 
 def test_as_many_hosts_as_nodes(ml: Path) -> None:

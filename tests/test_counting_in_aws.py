@@ -355,6 +355,8 @@ def test_the_container_of_an_endpoint_answers_as_sagemaker_asks_and_a_transform_
         try:
             wait_until(lambda: host.main.poll() is not None or pinged(), 90)
             assert host.main.poll() is None, host.told
+            with urlopen("http://127.0.0.1:8080/ping") as answer:
+                assert json.loads(answer.read())["run"] == f"{small_run.parent.name}/{small_run.name}"
             out = tmp_path / "transformed"
             for id in ("1", "2"):
                 words = ["url=http://127.0.0.1:8080", f"photo={tmp_path}/photos/{id}.jpg"]

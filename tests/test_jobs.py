@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_stand_in import REGION, Aws, aws_account, moto_server  # noqa: F401
+from aws_stand_in import REGION, Answers, Aws, answering_aws, aws_account, moto_server  # noqa: F401
 
 from bincount.errors import BadInput
-from launch import aws, instances, jobs, requests, service_model, submit
+from launch import aws, instances, jobs, requests, submit
 
 NAME = "bincount-default-20261121-120000-ab12"
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -52,31 +52,6 @@ EPOCHS = [
     "epoch 2 of 3  loss 1.900  val loss 1.700  accuracy 0.200  RMSE 2.500  1 s  132 photos/s",
     "epoch 3 of 3  loss 1.800  val loss 1.600  accuracy 0.300  RMSE 2.400  1 s  132 photos/s",
 ]
-
-Answers = dict[str, Any]
-
-
-@pytest.fixture
-def aws_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Answers], list[str]]:
-    """Lets AWS answer what a test says, to requests that are true to its model; notes what was asked."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(aws, "has_credentials", lambda: False)
-
-    def answering(answers: Answers) -> list[str]:
-        asked: list[str] = []
-
-        def ask(service: str, operation: str, region: str, **request: Any) -> Any:
-            service_model.check(service, operation.title().replace("_", ""), request)
-            asked.append(f"{service}:{operation}")
-            found = answers[operation]
-            if isinstance(found, Exception):
-                raise found
-            return found
-
-        monkeypatch.setattr(aws, "ask", ask)
-        return asked
-
-    return answering
 
 
 class Body:
@@ -176,7 +151,7 @@ def test_logs_bring_figures_and_pictures_from_cloudwatch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "find", lambda name, region: jobs.Sent(NAME, "Training", REGION, FACTS))
+    monkeypatch.setattr(jobs, "found", lambda *_: jobs.Sent(NAME, "Training", REGION, FACTS))
     aws_account.bucket("mine")
     aws_account.client("s3").put_object(
         Bucket="mine", Key=f"jobs/{NAME}/config/config.yaml", Body=Body().read()
@@ -231,8 +206,7 @@ def test_no_such_job(aws_answers: Callable[[Answers], list[str]]) -> None:
             "list_transform_jobs": {"TransformJobSummaries": []},
         }
     )
-    with pytest.raises(BadInput, match="there is no job of bincount in us-east-1 yet"):
-        jobs.find("latest", REGION)
+    assert jobs.newest(REGION, "runs") is None
     training = [{"CreationTime": START, "TrainingJobName": "a"}]
     processing = [{"CreationTime": START + timedelta(hours=1), "ProcessingJobName": "b"}]
     aws_answers(
@@ -240,8 +214,6 @@ def test_no_such_job(aws_answers: Callable[[Answers], list[str]]) -> None:
             "list_training_jobs": {"TrainingJobSummaries": training},
             "list_processing_jobs": {"ProcessingJobSummaries": processing},
             "list_transform_jobs": {"TransformJobSummaries": []},
-            "describe_training_job": UNKNOWN,
-            "describe_processing_job": PROCESSING,
         }
     )
-    assert jobs.find("latest", REGION).name == "b"
+    assert jobs.newest(REGION, "runs") == (START + timedelta(hours=1), "b")

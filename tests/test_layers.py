@@ -30,7 +30,7 @@ HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 #: train begins with a pre-training, which prepares its collages, and ends by evaluating; a sweep checks as
 #: train does; a container runs a verb.
 ALLOWED = {("train", "pretraining"), ("pretraining", "prepare"), ("train", "evaluate"), ("sweep", "train")}
-ALLOWED |= {("container", "train"), ("container", "prepare"), ("container", "serve")}
+ALLOWED |= {("container", verb) for verb in ("train", "prepare", "evaluate", "serve")}
 
 #: What pure modules may not know.
 PURE = {

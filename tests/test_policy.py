@@ -18,6 +18,8 @@ NAMED_OTHERWISE = {
 IMPLIED = {
     "sagemaker:CreateTrainingJob": {"iam:PassRole", "sagemaker:AddTags"},
     "s3:PutObject": {"s3:GetObject"},
+    "sagemaker:CreatePipeline": {"iam:PassRole"},
+    "lambda:CreateFunction": {"iam:PassRole", "lambda:TagResource"},
     "glue:CreateJob": {"iam:PassRole"},
     # What a query does with the rights of who asks: results and tables in S3, its catalogue in Glue.
     "athena:StartQueryExecution": {
@@ -60,6 +62,19 @@ OF_SAGEMAKER = {
     "ecr:BatchGetImage",
     "ecr:GetDownloadUrlForLayer",
 }
+
+
+#: What SageMaker does as a pipeline's role for each type of its steps, and Lambda as that of a function.
+OF_STEPS = {
+    "Processing": {f"sagemaker:{what}ProcessingJob" for what in ("Create", "Describe", "Stop")}
+    | {"sagemaker:AddTags", "iam:PassRole", "s3:GetObject"},
+    "Training": {f"sagemaker:{what}TrainingJob" for what in ("Create", "Describe", "Stop")},
+    "RegisterModel": {"sagemaker:CreateModelPackage"},
+    "Lambda": {"lambda:InvokeFunction", "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"},
+}
+
+#: What runs in AWS Lambda, with another role's rights.
+FUNCTION = ROOT / "launch/promote.py"
 
 
 def allowed(file: str) -> set[str]:
@@ -108,12 +123,12 @@ def test_who_submits_may_do_what_the_code_does_and_nothing_else() -> None:
 
 def test_nothing_in_launch_goes_around_ask() -> None:
     clients = calls(ROOT / "launch", "client") + calls(ROOT / "launch", "resource")
-    assert len(clients) == 1
+    assert len(clients) == 1 + 2  # those of the function, which runs elsewhere
     assert "import boto3" in (ROOT / "launch/aws.py").read_text()
     for path in (ROOT / "launch").glob("*.py"):
-        assert path.name == "aws.py" or "boto3" not in path.read_text().replace("boto3 take", "").replace(
-            "for boto3", ""
-        ).replace("as boto3", ""), path
+        assert path in (ROOT / "launch/aws.py", FUNCTION) or "boto3" not in path.read_text().replace(
+            "boto3 take", ""
+        ).replace("for boto3", "").replace("as boto3", ""), path
 
 
 def test_the_job_may_do_what_the_code_does_and_nothing_else() -> None:
@@ -132,6 +147,24 @@ def test_the_job_may_do_what_the_code_does_and_nothing_else() -> None:
     assert len(secrets) == len(endpoints) == 1
     assert len(clients) == 2
     assert allowed("role-policy.json") == needed | OF_SAGEMAKER | {"secretsmanager:GetSecretValue"}
+
+
+def test_a_pipeline_may_do_what_its_steps_and_its_function_do_and_nothing_else() -> None:
+    asked = {
+        action(node.func.value.id, node.func.attr)
+        for node in ast.walk(ast.parse(FUNCTION.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("sagemaker", "s3")
+    }
+    assert "sagemaker:UpdateEndpoint" in asked
+    golden = json.loads((ROOT / "tests/golden/pipeline/pipeline.json").read_text())
+    assert {step["Type"] for step in golden["Steps"]} == set(OF_STEPS)
+    assert allowed("pipeline-policy.json") == asked.union(*OF_STEPS.values())
+    trust = json.loads((ROOT / "launch/pipeline-trust.json").read_text())
+    services = trust["Statement"][0]["Principal"]["Service"]
+    assert services == ["sagemaker.amazonaws.com", "lambda.amazonaws.com"]
 
 
 def test_sagemaker_and_glue_may_take_the_role() -> None:

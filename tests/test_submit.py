@@ -234,6 +234,13 @@ WRONG = [
         "source, container",
         PREPARE,
     ),
+    Wrong(
+        "prepares_tables_itself",
+        ["tables.engine=spark"],
+        "`submit.py tables` makes them beforehand",
+        "engine, container",
+        PREPARE,
+    ),
     Wrong("parts_are_the_nodes", ["part=1/2"], "leave them out", "part, nodes", PREPARE),
 ]
 
@@ -543,7 +550,9 @@ COMMANDS = [
     for name in ("README.md", "docs/sagemaker.md")
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines()
     if line.startswith(
-        tuple(f"python launch/submit.py {verb} " for verb in ("train", "prepare", "tune", "tables"))
+        tuple(
+            f"python launch/submit.py {verb} " for verb in ("train", "prepare", "tune", "tables", "pipeline")
+        )
     )
 ]
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 
+from bincount import run
 from bincount.compose import compose, typed
 from bincount.config import Serve, ServeConfig
 from bincount.counter import Counter, answers_of, load
@@ -56,7 +57,7 @@ def model_fn(model_dir: str) -> Model:
     folder, limits = Path(model_dir), config.serve
     counter = load(folder, decoding=config.decode)
     judge = judge_of(folder, counter.counts, limits.error_rate, limits.check_from)
-    return Model(f"{folder.parent.name}/{folder.name}", counter, judge, limits)
+    return Model(run.title(folder), counter, judge, limits)
 
 
 def input_fn(body: bytes | str, content_type: str | None) -> Sent:

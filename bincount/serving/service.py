@@ -200,7 +200,7 @@ def open_service(folder: Path, limits: Serve, decoding: str | None) -> Service:
     """The service of a run, loaded and tried on a blank photo. Raises BadInput."""
     counter = load(folder, decoding=decoding)
     judge = judge_of(folder, counter.counts, limits.error_rate, limits.check_from)
-    name, keeper = f"{folder.parent.name}/{folder.name}", None
+    name, keeper = run.title(folder), None
     if limits.keep:
         place = Path(limits.keep_in or folder / run.KEPT)
         keeper = Keeper(counter, name, place, share=limits.keep, most=int(limits.keep_mb * 1e6))

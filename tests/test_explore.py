@@ -24,7 +24,7 @@ from bincount.exploring.facts import Facts, gather
 from bincount.exploring.telling import grouped
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def whole(known: Path, new_folder: NewFolder) -> Path:
     """A data set of 30 photos with records; not to be changed."""
     out = new_folder("whole") / "data"
@@ -35,7 +35,7 @@ def whole(known: Path, new_folder: NewFolder) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def real(abid_records: Path, new_folder: NewFolder) -> Facts:
     """The facts of the 10,677 real records, as tables without photos."""
     out = new_folder("real") / "tables"

@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from processes import Training, training
 from bincount import cli
 from bincount.run import LAST
 from bincount.training.checkpoints import KeepLast
-from bincount.training.heartbeat import Beat, Watch
+from bincount.training.heartbeat import Beat, Watch, kill_beside
 from bincount.training.sealed import read
 from bincount.training.stopping import Patience
 
@@ -278,3 +281,19 @@ def test_a_rank_is_given_up_when_it_is_silent_or_waited_for_too_long() -> None:
     assert not any(found[:21])
     assert found[21] == "has not answered for 21 s: it was killed or stopped, or hangs"
     assert watched((0.0, None, 1), (10.0, None, 1), (21.0, None, 1))[-1] is not None
+
+
+def test_only_a_rank_of_the_same_torchrun_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        other.send_signal(signal.SIGSTOP)
+        here = socket.gethostname()
+        for beat, parent in (
+            (Beat(1, 1, here, other.pid), 1),
+            (Beat(1, 1, "elsewhere", other.pid), os.getpid()),
+        ):
+            kill_beside(beat, parent)
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(0.2)
+        kill_beside(Beat(1, 1, here, other.pid), os.getpid())
+        assert other.wait(20) == -signal.SIGKILL
+    kill_beside(Beat(1, 1, here, other.pid), os.getpid())  # it is gone

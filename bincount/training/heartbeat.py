@@ -5,15 +5,18 @@ at the next rank, in a ring: as long as one rank lives, the dead one that follow
 few small requests a second and no collective, which a dead rank would hang.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
@@ -34,11 +37,12 @@ LAST_WORDS, ALONE = 2.0, 30.0
 
 
 class Beat(NamedTuple):
-    """What a rank tells: the number of the beat, how many collectives it came to, its machine."""
+    """What a rank tells: the number of the beat, how many collectives it came to, its machine and process."""
 
     number: int
     passed: int
     machine: str
+    pid: int = 0
 
 
 class Watch:
@@ -147,7 +151,7 @@ class Heartbeat(L.Callback):
                 raise RuntimeError("torchrun is gone")
             number, passed = number + 1, self._passed
             told = passed + (ENDED if self._at_end else 0)
-            self._store.set(f"beat/{self._rank}", f"{number} {told} {socket.gethostname()}")
+            self._store.set(f"beat/{self._rank}", f"{number} {told} {socket.gethostname()} {os.getpid()}")
             self._listen()
             if self._store.check(["failed"]):
                 self._end(self._store.get("failed").decode())
@@ -156,14 +160,16 @@ class Heartbeat(L.Callback):
                 reason = f"{_named(following, beat)} {problem}"
                 self._store.set("failed", reason)
                 self._over.wait(LAST_WORDS)
+                if beat:
+                    kill_beside(beat, self._parent)
                 self._end(reason)
 
     def _beat(self, rank: int) -> Beat | None:
         key = f"beat/{rank}"
         if not self._store.check([key]):
             return None
-        number, passed, machine = self._store.get(key).decode().split(maxsplit=2)
-        return Beat(int(number), int(passed), machine)
+        number, passed, machine, pid = self._store.get(key).decode().split()
+        return Beat(int(number), int(passed), machine, int(pid))
 
     def _listen(self) -> None:
         """On rank 0, log what the others said."""
@@ -194,6 +200,25 @@ class _Voice(logging.Handler):
             self._say(record.getMessage())
         except RuntimeError:  # the store is gone
             print(record.getMessage(), file=sys.stderr, flush=True)
+
+
+def kill_beside(beat: Beat, parent: int) -> None:
+    """Kill a rank that was given up, where ``parent``, a torchrun on this machine, started it.
+
+    One that is stopped heeds no SIGTERM, and torchrun would wait for it for half a minute.
+    """
+    if beat.machine == socket.gethostname() and _parent_of(beat.pid) == parent:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(beat.pid, signal.SIGKILL)
+
+
+def _parent_of(pid: int) -> int | None:
+    """The process that started another one; None where there is none any more, or no /proc that tells."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:")), None)
 
 
 def _named(rank: int, beat: Beat | None) -> str:

@@ -62,9 +62,10 @@ class SyntheticSource(Source):
 
 @dataclass(kw_only=True)
 class CollageSource(Source):
-    """Drawn bins whose items wear pieces of the training photos of the data set ``cut``.
+    """Bins put together from items that are cut out of the training photos of the data set ``cut``.
 
-    ``photos``: how many; ``difficulty`` 0 (clear) to 1; ``width``, ``height`` in pixels.
+    ``photos``: how many; ``difficulty`` 0 to 1: how much items may hide one another; ``width``, ``height`` in
+    pixels.
     """
 
     cut: str = _path()
@@ -484,8 +485,8 @@ class Trainer:
 class Pretrain:
     """What is learnt first: ``epochs`` on ``photos`` collages of the training photos; 0: nothing.
 
-    ``lr``: the highest rate meanwhile; None: that of the optimizer. ``difficulty`` of the collages: 0 (clear)
-    to 1.
+    ``lr``: the highest rate meanwhile; None: that of the optimizer. ``difficulty`` of the collages, 0 to 1:
+    how much items may hide one another.
     """
 
     epochs: int = _at_least(0)

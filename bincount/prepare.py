@@ -141,13 +141,13 @@ def _arguments(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _checked(source: CollageSource) -> Index:
-    """The data set whose photos are cut up. Raises BadInput where there is none, or none with items."""
+    """The data set whose photos are cut up. Raises BadInput where there is none, or none of one item."""
     try:
         index = Index.open(source.cut)
     except BadInput as problem:
         raise BadInput(str(problem).replace("data.root=", "source.cut=")) from None
-    if "train" not in index.splits or not (index.split("train").count > 0).any():
-        raise BadInput(f"source.cut={source.cut}: there is no training photo with an item to cut up")
+    if "train" not in index.splits or not (index.split("train").count == 1).any():
+        raise BadInput(f"source.cut={source.cut}: no training photo has one item to cut out")
     return index
 
 

@@ -1,6 +1,6 @@
 """Learning to count collages before the photos themselves.
 
-Collages are drawn bins whose items wear pieces of the training photos (bincount.data.collage). A run keeps
+Collages are bins put together from items cut out of the training photos (bincount.data.collage). A run keeps
 what it learnt from them in its folder `pretraining/`, laid out like a run's; the collages go once it has.
 """
 
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: The share of the collages to learn from; the others show how well they are counted.
 TRAINING = 0.92
+
+#: Pixels of a collage's side at least: what a bin can be drawn on.
+SMALLEST = 32
 
 #: The folder of the collages in that of the pre-training.
 COLLAGES = "collages"
@@ -73,10 +76,13 @@ def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) 
 
 
 def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
+    height, width = config.data.height_width
     words = {
         "source": "collage",
         "source.cut": config.data.root,
         "source.photos": config.pretrain.photos,
+        "source.width": max(width, SMALLEST),
+        "source.height": max(height, SMALLEST),
         "source.difficulty": config.pretrain.difficulty,
         "out": out,
         "seed": config.seed,

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from bincount.config import CollageSource, SyntheticSource
-from bincount.data import collage, images, synthetic
+from bincount.data import collage, cutting, images, synthetic
 from bincount.data.images import UnreadablePhoto
 from bincount.machine import processors
 
@@ -33,10 +33,10 @@ class DrawnPhoto:
     def draw(self) -> images.Pixels:
         """Its pixels: uint8 (height, width, 3)."""
         source = self.source
-        which = self.seed, self.index, self.count, source.difficulty, source.width, source.height
+        which = self.seed, self.index, self.count, source.difficulty
         if isinstance(source, CollageSource):
-            return collage.draw_collage(*which, collage.cuttings_of(source.cut))
-        return synthetic.draw_bin(*which)
+            return collage.make_collage(*which, cutting.cuttings_of(source.cut, source.width, source.height))
+        return synthetic.draw_bin(*which, source.width, source.height)
 
 
 #: What a JPEG is made from: a bin to draw, a file, the bytes of one, or the reason why these are missing.

@@ -39,31 +39,6 @@ Photo = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Style:
-    """What bins look like. Shares of the opening that items cover together, and that one may cover at most.
-
-    ``crowding``: with a power of 1 area would tell nothing of the count, but many items would be very small.
-    ``colours``: how far the wall's colour may be from canvas, 0..1. ``bands``, ``threads`` and ``net``: bands
-    of webbing, threads in each, and the probability of a crossed net; None: as the difficulty says.
-    """
-
-    covered: tuple[float, float]
-    crowding: float
-    largest: float
-    colours: float
-    bands: tuple[int, int] | None = None
-    threads: tuple[int, int] | None = None
-    net: float | None = None
-
-
-#: Clear bins, to try everything with.
-PLAIN = Style(covered=(0.14, 0.32), crowding=0.75, largest=0.4, colours=0.7)
-
-#: Bins as full, as canvas-coloured and as webbed as real ones.
-FULL = Style((0.25, 0.8), 0.7, 0.6, 0.25, bands=(1, 4), threads=(6, 18), net=0.03)
-
-
-@dataclass(frozen=True)
 class Scene:
     """A drawn bin and what is in it."""
 
@@ -113,16 +88,15 @@ def draw_scene(
     difficulty: float,
     width: int,
     height: int,
-    style: Style = PLAIN,
 ) -> Scene:
     """Draw as `draw_bin` does, and tell where each item is."""
     if not 0 <= count < FRAME or not 0 <= difficulty <= 1 or min(width, height) < 16:
         raise ValueError(f"cannot draw {count} items at difficulty {difficulty} on {width} x {height} pixels")
     random = np.random.default_rng((seed, index, 0))
-    place = _choose_bin(random, width / height, style)
+    place = _choose_bin(random, width / height)
     # Its own generator, so that the number of draws for the items does not move anything else.
     items, mask = _place_items(
-        np.random.default_rng((seed, index, 1)), place, count, difficulty, width, height, style
+        np.random.default_rng((seed, index, 1)), place, count, difficulty, width, height
     )
     pen = Pen(width * OVERSAMPLE, height * OVERSAMPLE, place.wall)
     _paint_inside(pen, random, place, difficulty)
@@ -131,7 +105,7 @@ def draw_scene(
         pen.shade(item.outline, depth, 0.12)
         for patch in item.patches:
             pen.paint(patch)
-    _paint_webbing(pen, random, place, difficulty, style)
+    _paint_webbing(pen, random, place, difficulty)
     _paint_frame(pen, random, place, width / height)
     photo = _expose(pen.image.reduce(OVERSAMPLE), random, difficulty)
     sizes = [polygon_area(item.outline) * height**2 for item in items]
@@ -150,7 +124,7 @@ def counts_to_draw(photos: int, max_count: int, seed: int) -> list[int]:
     return [int(n) for n in np.random.default_rng(seed).permutation(counts)]
 
 
-def _choose_bin(random: Random, aspect: float, style: Style) -> Bin:
+def _choose_bin(random: Random, aspect: float) -> Bin:
     """Choose the bin's colour, and how the camera stands before it."""
     x, y = random.normal(0, 0.02, 2)
     left, right = aspect * random.uniform(0.02, 0.07) + x, aspect * random.uniform(0.93, 0.98) + x
@@ -160,24 +134,25 @@ def _choose_bin(random: Random, aspect: float, style: Style) -> Bin:
     lip = np.stack([right + (left - right) * along, bottom + sag * np.sin(np.pi * along)], axis=1)
     opening = np.concatenate([[[left, top], [right, top]], lip])
     floor = bottom - random.uniform(0.08, 0.24)
-    wall = mix((186, 166, 104), hue(random, 0.4, random.uniform(0.3, 0.85)), random.uniform(0, style.colours))
+    wall = mix((186, 166, 104), hue(random, 0.4, random.uniform(0.3, 0.85)), random.uniform(0, 0.7))
     return Bin(opening, left, top, right, bottom, floor, lighter(wall, random.uniform(-0.35, 0.2)))
 
 
 def _place_items(
-    random: Random, place: Bin, count: int, difficulty: float, width: int, height: int, style: Style
+    random: Random, place: Bin, count: int, difficulty: float, width: int, height: int
 ) -> tuple[list[Item], Mask]:
     """Place items from back to front so that each stays visible; the mask is (height, width) of numbers."""
-    covered = random.uniform(*style.covered) * place.area
+    covered = random.uniform(0.14, 0.32) * place.area
     liked = random.dirichlet(np.ones(len(KINDS)))
     paint = Paint(place.wall, 110 * (1 - difficulty))
     for attempt in forever():
-        share = covered * 0.8**attempt / max(count, 1) ** style.crowding
+        # With a power of 1 area would tell nothing, but five items would be too small to learn quickly.
+        share = covered * 0.8**attempt / max(count, 1) ** 0.75
         mask = _outline_mask(place.opening, width, height, 0, FRAME)
         items: list[Item] = []
         for near in np.sort(random.random(count)):
             item = KINDS[random.choice(len(KINDS), p=liked)](random, paint)
-            area = min(share * float(np.exp(random.normal(0, 0.2))), style.largest * place.area)
+            area = min(share * float(np.exp(random.normal(0, 0.2))), 0.4 * place.area)
             found = _place_item(random, place, item.scaled_to(area), float(near), items, mask, difficulty)
             if found is None:
                 break
@@ -258,25 +233,22 @@ def _blob(random: Random, radius: float) -> Points:
     return np.stack([np.cos(angle) * reach * random.uniform(1, 2), np.sin(angle) * reach], axis=1)
 
 
-def _paint_webbing(pen: Pen, random: Random, place: Bin, difficulty: float, style: Style) -> None:
+def _paint_webbing(pen: Pen, random: Random, place: Bin, difficulty: float) -> None:
     """Paint the elastic threads that hold the items back: level bands, sometimes a crossed net."""
     tall = place.bottom - place.top
     thread = lighter((196, 184, 176), random.uniform(-0.3, 0.3))
     alpha = round(random.uniform(60, 110) + 70 * difficulty)
     along = np.linspace(0, 1, 6)
     across = place.left + (place.right - place.left) * along
-    bands = style.bands or (1, 2 + round(2.4 * difficulty))
-    threads = style.threads or (4, 8 + round(8 * difficulty))
-    net = 0.05 + 0.4 * difficulty if style.net is None else style.net
-    for _ in range(random.integers(*bands)):
+    for _ in range(random.integers(1, 2 + round(2.4 * difficulty))):
         start, pitch = place.top + tall * random.uniform(0.05, 0.8), random.uniform(0.014, 0.024)
         tilt, sag, wave = random.normal(0, 0.02), random.normal(0, 0.02), random.uniform(0, 0.004)
-        for row in range(random.integers(*threads)):
+        for row in range(random.integers(4, 8 + round(8 * difficulty))):
             level = (
                 start + row * pitch + tilt * along + sag * np.sin(np.pi * along) + random.normal(0, wave, 6)
             )
             pen.line(np.stack([across, level], axis=1), thread, 0.005, alpha)
-    if random.random() < net:
+    if random.random() < 0.05 + 0.4 * difficulty:
         pitch, lean = random.uniform(0.12, 0.3), random.uniform(0.4, 1.2)
         for x in np.arange(place.left - lean, place.right + lean, pitch):
             for way in (-lean, lean):

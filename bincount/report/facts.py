@@ -19,7 +19,7 @@ CONFIGURATION, ENVIRONMENT = "Configuration", "Environment"
 #: How a data set's source is told.
 SOURCES = {
     "synthetic": "drawn bins, not photos",
-    "collage": "drawn bins whose items wear pieces of photos",
+    "collage": "bins put together from items cut out of photos",
     "folder": "photos from a folder",
     "s3": "photos from S3",
     "shards": "shards made elsewhere",

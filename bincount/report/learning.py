@@ -25,9 +25,9 @@ def sections(folder: Path, monitor: str) -> list[str]:
     parts = []
     if before := _curves(folder / run.PRETRAINING, drawn / "collages.png", monitor):
         told = (
-            "The run counted collages before the photos: drawn bins whose items wear pieces of the training "
-            "photos (pretrain.epochs). The figures are of collages that it did not learn from. The weights "
-            "of its last epoch went on to the photos."
+            "The run counted collages before the photos: bins put together from items that were cut out of "
+            "training photos (pretrain.epochs). The figures are of collages that it did not learn from. The "
+            "weights of its last epoch went on to the photos."
         )
         parts += [heading(2, COLLAGES), line(told), *before]
     if then := _curves(folder, drawn / "curves.png", monitor):

@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import tarfile
 import zipfile
@@ -101,12 +102,21 @@ def test_the_definition_is_the_golden_one_and_its_requests_are_what_aws_takes(na
     for operation, request in asked:
         service_model.check("sagemaker", operation, request)
     assert len(asked) == len([each for each in told["Steps"] if each["Type"] != "Lambda"])
+    assert json.loads(pipeline.made(order)["CreatePipeline"]["PipelineDefinition"]) == told
+    # A step's address tells its configuration, which has every default in it.
+    told = json.loads(re.sub(r"/(prepare|train|evaluate)-[0-9a-f]{12}/", r"/\1-DIGEST/", json.dumps(told)))
     path = GOLDEN / f"{name}.json"
     if os.environ.get("BINCOUNT_GOLDEN") == "write":
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(told, indent=2) + "\n")
     assert json.loads(path.read_text()) == told
-    assert json.loads(pipeline.made(order)["CreatePipeline"]["PipelineDefinition"]) == told
+
+
+def test_another_configuration_has_another_address() -> None:
+    one, same, other = (composed([*REQUESTS["pipeline"], *more]) for more in ([], [], ["optimizer.lr=0.5"]))
+    assert one.train.name == same.train.name != other.train.name
+    addresses = [order.prepare.name if order.prepare else None for order in (one, same, other)]
+    assert addresses[0] == addresses[1] == addresses[2] is not None
 
 
 def test_golden_files_are_of_requests() -> None:

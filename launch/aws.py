@@ -49,6 +49,16 @@ def ask(service: str, operation: str, region: str, **request: Any) -> dict[str, 
     return found
 
 
+class UnknownAllowed:
+    """``with UnknownAllowed():`` goes on after the block where AWS answers that it knows no such thing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        return isinstance(error, Refused) and error.code in UNKNOWN
+
+
 NO_CREDENTIALS = "there are no AWS credentials: run `aws configure` or `aws sso login`, or set AWS_PROFILE"
 
 

@@ -96,12 +96,11 @@ def trained(job: str | None, model: str | None, region: str) -> tuple[str, str]:
     if not aws.has_credentials():
         raise BadInput(f"job={job} cannot be looked up, so give model=s3://…: {aws.NO_CREDENTIALS}")
     name = _latest(region) if job == "latest" else str(job)
-    try:
+    facts = None
+    with aws.UnknownAllowed():
         facts = aws.ask("sagemaker", "describe_training_job", region, TrainingJobName=name)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
-        raise BadInput(f"job={name}: there is no such training job in {region}") from None
+    if facts is None:
+        raise BadInput(f"job={name}: there is no such training job in {region}")
     address = (facts.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
     if not address or facts["TrainingJobStatus"] != "Completed":
         raise BadInput(f"job={name}: it has no model ({facts['TrainingJobStatus']})")

@@ -75,11 +75,8 @@ def find(name: str, region: str) -> Sent:
 def found(name: str, region: str, runs: str = "runs") -> Sent | None:
     """The job that trains, prepares, evaluates or transforms under that name; None where there is none."""
     for kind, described in _DESCRIBE.items():
-        try:
+        with aws.UnknownAllowed():
             return Sent(name, kind, region, described(name, region))
-        except aws.Refused as error:
-            if error.code not in aws.UNKNOWN:
-                raise
     return None
 
 

@@ -242,39 +242,37 @@ def send(order: Pipeline) -> None:
 
 def _make_group(order: Pipeline) -> None:
     region, group = order.launcher.region, made(order)["CreateModelPackageGroup"]
-    try:
+    with aws.UnknownAllowed():
         aws.ask("sagemaker", "describe_model_package_group", region, ModelPackageGroupName=order.name)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
-        aws.ask("sagemaker", "create_model_package_group", region, **group)
+        return
+    aws.ask("sagemaker", "create_model_package_group", region, **group)
 
 
 def _make_function(order: Pipeline) -> None:
     region, request = order.launcher.region, function_request(order)
-    try:
+    there = False
+    with aws.UnknownAllowed():
         aws.ask("lambda", "get_function", region, FunctionName=order.name)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
-        aws.ask("lambda", "create_function", region, **request)
-    else:
+        there = True
+    if there:
         aws.ask("lambda", "update_function_code", region, FunctionName=order.name, **request["Code"])
+    else:
+        aws.ask("lambda", "create_function", region, **request)
 
 
 def _make_pipeline(order: Pipeline) -> bool:
     """Whether it was there, and is changed."""
     region, request = order.launcher.region, made(order)["CreatePipeline"]
-    try:
+    there = False
+    with aws.UnknownAllowed():
         aws.ask("sagemaker", "describe_pipeline", region, PipelineName=order.name)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
+        there = True
+    if there:  # not within: AWS's word for a definition that is wrong is that for an unknown name
+        changed = {key: request[key] for key in ("PipelineName", "PipelineDefinition", "RoleArn")}
+        aws.ask("sagemaker", "update_pipeline", region, **changed)
+    else:
         aws.ask("sagemaker", "create_pipeline", region, **request)
-        return False
-    changed = {key: request[key] for key in ("PipelineName", "PipelineDefinition", "RoleArn")}
-    aws.ask("sagemaker", "update_pipeline", region, **changed)
-    return True
+    return there
 
 
 # --- what a preview tells -----------------------------------------------------------------------------

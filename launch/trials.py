@@ -200,11 +200,8 @@ class There:
 
 def _facts(job: Job) -> dict[str, Any] | None:
     """What AWS tells of a job; None where it does not know it."""
-    try:
+    with aws.UnknownAllowed():
         return aws.ask("sagemaker", "describe_training_job", job.launcher.region, TrainingJobName=job.name)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
     return None
 
 

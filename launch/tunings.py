@@ -22,13 +22,10 @@ class Sent(NamedTuple):
 def found(name: str, region: str, runs: str) -> Sent | None:
     """The tuning job of that name, None where there is none."""
     named = {"HyperParameterTuningJobName": name}
-    try:
+    with aws.UnknownAllowed():
         facts = aws.ask("sagemaker", "describe_hyper_parameter_tuning_job", region, **named)
-    except aws.Refused as error:
-        if error.code not in aws.UNKNOWN:
-            raise
-        return None
-    return Sent(name, region, facts)
+        return Sent(name, region, facts)
+    return None
 
 
 def newest(region: str, runs: str) -> tuple[datetime, str] | None:

@@ -9,7 +9,7 @@ from reading import rows
 
 from bincount import cli
 from bincount.data.collage import make_collage
-from bincount.data.cutting import Cuttings, cuttings_of, items_of
+from bincount.data.cutting import Cuttings, cuttings_of, learn_items
 from bincount.data.images import decode_jpeg
 from bincount.data.index import Index
 from bincount.data.synthetic import draw_bin, draw_scene
@@ -80,7 +80,9 @@ def test_without_empty_bins_one_is_drawn(counts: tuple[int, ...]) -> None:
 
 def test_items_are_found_without_being_outlined() -> None:
     scenes = [draw_scene(0, index, index % 6, 0.1, 72, 72) for index in range(90)]
-    found = items_of(np.stack([scene.photo for scene in scenes]), np.arange(90) % 6) > 127
+    photos = np.stack([scene.photo for scene in scenes])
+    items_of = learn_items(photos[::6], np.concatenate([photos[4::6], photos[5::6]]))
+    found = np.stack([items_of(photo) for photo in photos]) > 127
     true = np.stack([scene.items > 0 for scene in scenes])
     true[:, :10], true[:, -10:] = False, False  # the rim, where labels are, has no items in a map
     found[:, :10], found[:, -10:] = False, False
@@ -95,23 +97,25 @@ def test_items_of_real_photos_are_found(abid: Path, tmp_path: Path) -> None:
     words = [f"source.images={bucket}/bin-images", f"source.metadata={bucket}/metadata"]
     assert prepare(out, "source=folder", *words) == 0
     cuttings = cuttings_of(str(out), 96, 96)
-    covered = [float(cuttings.covered[cuttings.count == count].mean()) for count in range(6)]
+    covered = [float(cuttings.covered[cuttings.count == count].mean()) for count in range(4)]
     assert covered[0] < 0.15
-    assert 0.3 < covered[1] < covered[2] < covered[4]
+    assert 0.3 < covered[1] < covered[2] < covered[3]
 
 
 def test_only_training_photos_are_cut_up(drawn: Path) -> None:
     cuttings = cuttings_of(str(drawn), 64, 48)
     table = Index.open(str(drawn)).split("train")
-    assert cuttings.photos.shape == (len(table), 48, 64, 3)
-    assert cuttings.items.shape == (len(table), 48, 64)
-    assert sorted(cuttings.count) == sorted(table.count)
+    few = table.count[table.count <= 3]
+    assert cuttings.photos.shape == (len(few), 48, 64, 3)
+    assert cuttings.items.shape == (len(few), 48, 64)
+    assert sorted(cuttings.count) == sorted(few)
     row = int(np.flatnonzero(table.count == table.count.min())[0])
     shard = table.shards[table.shard[row]]
     jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
     assert abs(cuttings.photos[0].mean() - decode_jpeg(jpeg).mean()) < 1
 
 
+@pytest.mark.slow
 def test_a_data_set_of_collages_is_prepared_like_any_other(drawn: Path, tmp_path: Path) -> None:
     words = ["source=collage", f"source.cut={drawn}", "source.photos=24"]
     words += ["source.width=48", "source.height=40"]

@@ -10,13 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bincount.data.cutting import Cuttings, Floats
+from bincount.data.cutting import MOST_ITEMS, Cuttings, Floats
 from bincount.data.drawing import Random
 from bincount.data.images import Pixels
 from bincount.data.synthetic import draw_bin
-
-#: Items that the photo which others are laid into holds at most: in full bins there is no room.
-MOST_THERE = 3
 
 #: Items that are cut out together at most: who cuts out more cuts out what nobody can count.
 MOST_TOGETHER = 2
@@ -62,7 +59,7 @@ def _begun(
     random: Random, seed: int, index: int, count: int, difficulty: float, cuttings: Cuttings
 ) -> tuple[Piece, int]:
     """What items are laid into, and how many it holds; where no photo is of an empty bin one is drawn."""
-    most = min(MOST_THERE, max(count - 1, 0))
+    most = min(MOST_ITEMS, max(count - 1, 0))
     there = int(random.integers(most + 1))
     fitting = cuttings.with_count(there, (0, ROOM))
     if len(fitting):

@@ -24,8 +24,14 @@ Rows = npt.NDArray[np.int64]
 #: Pixels of both sides of a map of items, before it is enlarged to its photo.
 MAP_SIZE = 72
 
-#: Photos of each count that are cut up at most, and pixels of each that are learnt from.
-MOST_CUT, PIXELS = 400, 64
+#: Items in a photo that is cut up at most: those of fuller bins border on one another.
+MOST_ITEMS = 3
+
+#: Photos of each count that are cut up at most: each process that makes collages holds them.
+MOST_CUT = 1000
+
+#: Emptiest and fullest bins that are learnt from at most, and pixels of each.
+LEARNT_FROM, PIXELS = 400, 64
 
 #: Pixels of both sides of the pieces that are looked at, in a map.
 PIECES = (3, 9)
@@ -67,28 +73,39 @@ class Cuttings:
 def cuttings_of(address: str, width: int, height: int) -> Cuttings:
     """What to cut up of the data set at ``address``: training photos, evenly chosen. Kept for the process."""
     table = Index.open(address).split("train")
-    rows = np.concatenate([_some(np.flatnonzero(table.count == count)) for count in np.unique(table.count)])
-    photos, count = _read(table, rows, width, height), table.count[rows].astype(np.int64)
-    return Cuttings(photos, items_of(photos, count), count)
+    full = np.flatnonzero(table.count >= max(table.count.max() - 1, 1))
+    examples = (
+        _read(table, _some(rows, LEARNT_FROM), width, height)
+        for rows in (np.flatnonzero(table.count == table.count.min()), full)
+    )
+    items_of = learn_items(*examples)
+    few = (np.flatnonzero(table.count == count) for count in range(MOST_ITEMS + 1))
+    rows = np.concatenate([_some(each, MOST_CUT) for each in few])
+    photos = _read(table, rows, width, height)
+    items = np.stack([items_of(photo) for photo in photos])
+    return Cuttings(photos, items, table.count[rows].astype(np.int64))
 
 
-def items_of(photos: Bytes, count: Rows) -> Bytes:
-    """Where items are in photos, learnt from themselves: uint8 (photos, height, width), 0 to 255.
+def learn_items(empty: Bytes, full: Bytes) -> Callable[[Pixels], Bytes]:
+    """What tells where items are in a photo, learnt from the emptiest bins held against the fullest.
 
-    ``photos``: uint8 (photos, height, width, 3). ``count``: of the items in each; the emptiest bins are held
-    against the fullest.
+    ``empty`` and ``full``: uint8 (photos, height, width, 3). What is returned takes a photo, uint8 (height,
+    width, 3), and gives uint8 (height, width), from 0 (the bin) to 255 (an item).
     """
     random = np.random.default_rng(0)
-    looks = np.stack([_looks(photo) for photo in photos])
-    empty = np.flatnonzero(count == count.min())
-    full = np.flatnonzero(count >= max(count.max() - 1, 1))
-    inside = random.integers(MAP_SIZE // 8, MAP_SIZE - MAP_SIZE // 8, (2, len(empty) + len(full), PIXELS))
-    pieces = looks[np.concatenate([empty, full])[:, None], inside[0], inside[1]]
-    is_item = _learnt(
-        random, *(each.reshape(-1, looks.shape[-1]) for each in (pieces[: len(empty)], pieces[len(empty) :]))
-    )
-    height, width = photos.shape[1:3]
-    return np.stack([_smooth(is_item(look), width, height) for look in looks])
+    is_item = _learnt(random, *(_some_pieces(random, photos) for photos in (empty, full)))
+
+    def items_of(photo: Pixels) -> Bytes:
+        height, width = photo.shape[:2]
+        return _smooth(is_item(_looks(photo)), width, height)
+
+    return items_of
+
+
+def _some_pieces(random: np.random.Generator, photos: Bytes) -> Floats:
+    """How some pieces of photos look: float32 (pieces, looks)."""
+    places = random.integers(MAP_SIZE // 8, MAP_SIZE - MAP_SIZE // 8, (len(photos), 2, PIXELS))
+    return np.concatenate([_looks(photo)[tuple(at)] for photo, at in zip(photos, places, strict=True)])
 
 
 def _learnt(random: np.random.Generator, bare: Floats, items: Floats) -> Callable[[Floats], Floats]:
@@ -148,8 +165,8 @@ def _smooth(told: Floats, width: int, height: int) -> Bytes:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _some(rows: Rows) -> Rows:
-    chosen: Rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_CUT).astype(int))]
+def _some(rows: Rows, most: int) -> Rows:
+    chosen: Rows = rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(int))] if len(rows) else rows
     return chosen
 
 

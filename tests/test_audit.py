@@ -69,6 +69,7 @@ def test_photos_are_ranked_by_how_little_their_record_fits(small_run: Path, phot
     ]
 
 
+@pytest.mark.slow
 def test_photos_and_records_in_s3_are_audited_as_those_in_folders(
     small_run: Path, photos: Path, bucket: Bucket
 ) -> None:
@@ -86,6 +87,7 @@ def test_photos_and_records_in_s3_are_audited_as_those_in_folders(
     assert found[bucket.address] == found[str(photos.parent)]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_judged_is_listed(
     small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +111,7 @@ def test_what_cannot_be_judged_is_listed(
     assert "left out: 2, not judged, as the run counts to 5" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["records", "tables", "parquet"])
 def test_expected_quantities_come_from_records_tables_and_parquet_too(
     kind: str, small_run: Path, photos: Path
@@ -131,6 +134,7 @@ def test_expected_quantities_come_from_records_tables_and_parquet_too(
     assert {row["id"]: int(row["expected"]) for row in read(Path("findings.csv"))} == COUNTS
 
 
+@pytest.mark.slow
 def test_answers_made_before_need_no_photos(small_run: Path, photos: Path) -> None:
     told = dict(COUNTS)
     told["00007"], told["00009"] = 5, 0
@@ -190,6 +194,7 @@ def test_answers_that_cannot_be_are_refused(
     assert not list(Path().glob("findings*"))
 
 
+@pytest.mark.slow
 def test_false_alarms_are_measured_on_validation(
     small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +209,7 @@ def test_false_alarms_are_measured_on_validation(
     assert "of the validation photos" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_audit_goes_on_where_it_was(
     small_run: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +245,7 @@ def test_a_stopped_audit_goes_on_where_it_was(
     assert Path("whole.csv").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_what_was_counted_of_other_photos_is_not_taken(small_run: Path, photos: Path) -> None:
     write_expected(Path("expected.csv"), COUNTS)
     words = [f"run={small_run}", f"photos={photos}", "expected=expected.csv", "audit.budget=3"]
@@ -287,6 +294,7 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_written(
     assert not list(Path().glob("findings*"))
 
 
+@pytest.mark.slow
 def test_planted_errors_are_found_better_than_by_chance(
     small_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def _model() -> Iterator[None]:
     killing.unregister()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_model")
 def test_what_is_validated_and_counts_is_the_average(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,6 +102,7 @@ def test_imagenet_weights_come_from_the_cache_and_the_head_is_fresh(tmp_path):
     assert model.fc.out_features == 6
 
 
+@pytest.mark.slow
 def test_imagenet_positions_of_vit_are_interpolated(tmp_path):
     """The published file has the keys of an older torchvision (mlp.linear_1) and positions for 224 pixels."""
     state = models.vit_b_16(image_size=64).state_dict()

@@ -226,6 +226,7 @@ def endpoints(account: Aws, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answeri
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_deployed_invoked_and_cleaned_up_nothing_is_left(
     account: Aws, endpoints: Answering, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +262,7 @@ def test_deployed_invoked_and_cleaned_up_nothing_is_left(
     assert carrying(account) == ["bincount-theirs"]
 
 
+@pytest.mark.slow
 def test_a_transform_is_sent_and_followed(account: Aws, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["transform", f"job={JOB}", f"launcher.image={CPU}", f"launcher.role={ROLE}", *PHOTOS]
     assert submit.main([*words, "submit=true"]) == 0
@@ -309,6 +311,7 @@ def test_what_only_aws_can_tell(
     assert submit.main(words) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("job", "status", "told"),
     [("bincount-no", "", "there is no such training job"), (JOB, "Failed", "it has no model (Failed)")],
@@ -402,6 +405,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_documentation_preview(
     command: str, account: Aws, capsys: pytest.CaptureFixture[str]

@@ -217,6 +217,7 @@ def test_the_script_judges_ids_as_the_rest_does(id: str) -> None:
 # --- Athena -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_athena_gives_the_rows_of_local_and_lists_what_it_lists(tmp_path: Path) -> None:
     folder = write(tmp_path / "records", mixed() | {"twice": record() + b"{}"})
     (folder / "other.txt").write_bytes(record())

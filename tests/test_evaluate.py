@@ -67,6 +67,7 @@ def test_a_run_is_calibrated_on_validation(small_run: Path) -> None:
     assert again["decodings"] == found["decodings"]
 
 
+@pytest.mark.slow
 def test_another_decoding_can_be_asked_for(run_copy: Path) -> None:
     for how in ("mode", "median", "mean"):
         assert cli.main(["evaluate", f"run={run_copy}", f"decode={how}", "data.workers=0"]) == 0
@@ -82,6 +83,7 @@ def test_predictions_are_of_every_photo_of_the_split(small_run: Path, small_data
     np.testing.assert_array_equal(predicted["count"], split.count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [3, 64])
 def test_the_figures_do_not_depend_on_batches_or_workers(
     run_copy: Path, batch: int, capsys: pytest.CaptureFixture[str]
@@ -93,6 +95,7 @@ def test_the_figures_do_not_depend_on_batches_or_workers(
     assert after["nll"] == pytest.approx(before["nll"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_another_split_stands_beside_the_first(run_copy: Path) -> None:
     assert cli.main(["evaluate", f"run={run_copy}", "split=val", "data.workers=0"]) == 0
     assert {path.name for path in (run_copy / "evaluation").iterdir()} == {"test", "val", "curves.png"}
@@ -101,6 +104,7 @@ def test_another_split_stands_beside_the_first(run_copy: Path) -> None:
     assert "Split val" in report
 
 
+@pytest.mark.slow
 def test_the_table_shows_baselines_and_published_figures(
     run_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +125,7 @@ def test_the_table_fits_the_terminal(small_run: Path, width: int) -> None:
     assert all(name in shown for name in (small_run.name, "ResNet50, frozen *", "RMSE", "55.7%"))
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_side_by_side(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = shutil.copytree(run_copy, run_copy.with_name("other"))
     assert cli.main(["evaluate", f"run=[{run_copy},{other}]", "data.workers=0"]) == 0

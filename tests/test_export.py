@@ -89,6 +89,7 @@ def network() -> torch.nn.Module:
     return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(16, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_answers_as_its_run(files: dict[str, Path], counter: Counter, format: str) -> None:
     file = open_file(files[format])
@@ -179,6 +180,7 @@ def test_a_file_counts_photos_for_predict(
         assert float(mine["p_3"]) == pytest.approx(float(its["p_3"]), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("decoding", DECODINGS)
 def test_mirror_temperature_and_decoding_are_inside(format: str, decoding: str, tmp_path: Path) -> None:
@@ -194,6 +196,7 @@ def test_mirror_temperature_and_decoding_are_inside(format: str, decoding: str, 
     assert checking.difference(plain, file, shown).probability > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_transformer_takes_any_number_of_photos(format: str, tmp_path: Path) -> None:
     model = VisionTransformer(32, 16, 1, 2, 16, 32, num_classes=6)
@@ -229,6 +232,7 @@ def test_each_backbone_can_be_exported(
         assert found.counts == 0
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(
     small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -268,6 +272,7 @@ def test_it_is_checked_on_drawn_bins_where_the_data_is_gone(
     assert drawn.shape == shown.shape == (4, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_command_tells_size_difference_and_speed(
     small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +345,7 @@ def test_without_onnxruntime_a_file_says_what_to_install(
         exported.load(files["onnx"])
 
 
+@pytest.mark.slow
 @pytest.mark.abid
 def test_real_photos_count_alike(files: dict[str, Path], counter: Counter, abid: Path) -> None:
     file, alone = open_file(files["onnx"]), exported.load(files["onnx"])

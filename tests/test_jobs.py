@@ -144,6 +144,7 @@ def test_the_pricing_api_is_taken_where_it_answers(aws_answers: Callable[[Answer
         assert instances.price(instance, "eu-west-1", "Training").usd_hour == 7.09
 
 
+@pytest.mark.slow
 def test_logs_bring_figures_and_pictures_from_cloudwatch(
     aws_account: Aws,  # noqa: F811
     tmp_path: Path,

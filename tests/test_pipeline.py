@@ -112,6 +112,7 @@ def test_the_definition_is_the_golden_one_and_its_requests_are_what_aws_takes(na
     assert json.loads(path.read_text()) == told
 
 
+@pytest.mark.slow
 def test_another_configuration_has_another_address() -> None:
     one, same, other = (composed([*REQUESTS["pipeline"], *more]) for more in ([], [], ["optimizer.lr=0.5"]))
     assert one.train.name == same.train.name != other.train.name
@@ -155,6 +156,7 @@ def test_what_one_step_leaves_the_next_finds() -> None:
     assert steps.filled_in(kept, pipeline.ANY) == f"s3://mine/jobs/{NAME}/0123456789ab/checkpoints"
 
 
+@pytest.mark.slow
 def test_the_address_of_a_configuration_changes_with_it() -> None:
     """Or SageMaker would take what an earlier execution prepared with another one."""
 
@@ -190,6 +192,7 @@ def test_figures_that_decide_are_those_that_training_watches() -> None:
         assert promote.MORE_IS_BETTER[figure] == (WATCHED[watched] == "max")
 
 
+@pytest.mark.slow
 def test_the_function_is_one_file_that_needs_nothing_of_ours(tmp_path: Path) -> None:
     held = pipeline.function_request(composed(REQUESTS["pipeline"]))
     with zipfile.ZipFile(io.BytesIO(held["Code"]["ZipFile"])) as archive:
@@ -271,6 +274,7 @@ def test_every_check_of_its_own_is_in_the_table() -> None:
     assert of_parts <= set(pipeline_checks.RULES.checks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", WRONG)
 def test_what_is_wrong_is_told_before_anything_is_asked_and_nothing_else_would_tell_it(
     check: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -59,6 +59,7 @@ def test_globs_single_photos_and_lists_are_counted(
     assert [row["id"] for row in read(Path("counts.csv"))] == ids
 
 
+@pytest.mark.slow
 def test_photos_in_s3_are_counted_as_those_in_a_folder(
     small_run: Path, photos: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -272,6 +272,7 @@ def test_counts_above_the_highest_can_be_a_split_without_labels(above: list[str]
 # --- the real photos ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.abid
 def test_the_real_bucket_is_prepared_whole(abid: Path, tmp_path: Path) -> None:
     bucket = abid / "bucket"

@@ -160,6 +160,7 @@ def test_half_a_data_set_is_not_mixed_with_another(
     assert not half.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_prepare_takes_its_workers_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bincount", "prepare", "source.photos=100000", "workers=2"]
     process = subprocess.Popen(

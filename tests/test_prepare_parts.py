@@ -114,6 +114,7 @@ def test_one_part_of_one_is_all(place: Place, words: list[str], at_once: dict[st
     assert place.held() == at_once
 
 
+@pytest.mark.slow
 def test_more_parts_than_shards_leave_some_with_nothing_to_do(
     tmp_path: Path, words: list[str], at_once: dict[str, bytes]
 ) -> None:

@@ -135,6 +135,7 @@ bins = ids.flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(bins, st.sampled_from(["skip", "class", "unlabelled"]))
 def test_nothing_is_lost_whatever_is_in_the_folders(

@@ -8,6 +8,7 @@ import torch
 from bincount import compose, run, train
 
 
+@pytest.mark.slow
 def test_a_frozen_body_learns_from_the_collages_and_no_more(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def test_the_page_says_how_to_repeat_the_run(small_run: Path, small_data: Path) 
     assert f"torch=={metadata.version('torch').partition('+')[0]}" in page
 
 
+@pytest.mark.slow
 def test_old_runs_without_the_newer_files_have_a_report(run_copy: Path) -> None:
     for path in ("gallery.json", "counts.png"):
         (run_copy / "evaluation/test" / path).unlink()
@@ -160,6 +161,7 @@ def test_old_runs_without_the_newer_files_have_a_report(run_copy: Path) -> None:
     assert "Split test: what is taken for what" in text(run_copy / "report.html")
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_are_gone_has_a_report(run_copy: Path, tmp_path: Path) -> None:
     config = run.saved_config(run_copy)
     config.data.root = str(tmp_path / "gone")
@@ -169,6 +171,7 @@ def test_a_run_whose_data_are_gone_has_a_report(run_copy: Path, tmp_path: Path) 
     assert "cannot be read any more from here" in text(run_copy / "MODEL_CARD.md")
 
 
+@pytest.mark.slow
 def test_what_a_file_says_is_no_html(run_copy: Path) -> None:
     config = run.saved_config(run_copy)
     config.experiment = "<script>alert(1)</script>"
@@ -185,6 +188,7 @@ def test_a_run_that_was_not_evaluated_has_a_report_and_no_card(run_copy: Path) -
     assert not (run_copy / "MODEL_CARD.md").exists()
 
 
+@pytest.mark.slow
 def test_a_pre_training_has_its_curves(run_copy: Path) -> None:
     before = run_copy / run.PRETRAINING
     before.mkdir()

@@ -88,6 +88,7 @@ def test_golden_files_are_of_requests() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == set(REQUESTS)
 
 
+@pytest.mark.slow
 def test_moto_takes_them(
     named: tuple[str, Job],
     aws_account: Aws,  # noqa: F811

@@ -136,6 +136,7 @@ def test_a_run_ends_as_if_never_stopped(
     assert differences(whole(), bincount(data, *QUICK, *resume)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [(), ("trainer.ema=0.9",)], ids=["", "averaged"])
 @pytest.mark.parametrize("what", ["training_step", "validation_step"])
 def test_a_run_that_a_signal_stopped_ends_as_if_never_stopped(
@@ -183,6 +184,7 @@ def test_under_every_schedule_too(
     assert differences(whole(*words), folder) == []
 
 
+@pytest.mark.slow
 def test_with_averaged_weights_too(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path]
 ) -> None:
@@ -216,6 +218,7 @@ def test_with_a_pre_training_too(
     assert (then["global_step"], then["lr"]) == (8, 0.01)
 
 
+@pytest.mark.slow
 def test_up_to_a_number_of_steps_too(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path]
 ) -> None:
@@ -251,6 +254,7 @@ def test_an_epoch_that_was_not_validated_is_validated_first(
 # --- another layout -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_epoch_that_changes_its_batches_takes_each_photo_once(
     data: str, crashing: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +328,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return told.removeprefix("bincount: ").strip()
 
 
+@pytest.mark.slow
 def test_what_would_not_be_the_same_run_is_refused(
     stopped: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -406,6 +411,7 @@ def test_on_a_full_disk_training_goes_on_and_the_command_fails_at_its_end(
     assert differences(whole(), bincount("resume=default/full")) == []
 
 
+@pytest.mark.slow
 def test_where_the_checkpoints_are_gone_the_copy_is_taken(
     data: str, whole: Callable[..., Path], crashing: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def quick(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 LOG = Path("runs/default/run/log.txt")
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(quick: list[str]) -> None:
     assert bincount(*quick, "trainer.stop_after=1", "trainer.min_delta=10") == 0
     assert "training stops after step 34: no better for 1 epochs" in LOG.read_text()
@@ -177,6 +178,7 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience_alone(quick: list[s
     assert "training stops after step 51: no better for 2 epochs" in LOG.read_text()
 
 
+@pytest.mark.slow
 def test_a_time_limit_ends_the_training_and_not_the_command(quick: list[str]) -> None:
     assert bincount(*quick, "trainer.max_hours=0.0005") == 0
     log = LOG.read_text()
@@ -188,6 +190,7 @@ def test_a_time_limit_ends_the_training_and_not_the_command(quick: list[str]) ->
     assert saved_step(Path("runs/latest")) == step + 3
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_last_epoch_is_saved_is_heeded(
     quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +210,7 @@ def test_a_signal_while_the_last_epoch_is_saved_is_heeded(
     assert Path("runs/latest/evaluation/test/results.json").exists()
 
 
+@pytest.mark.slow
 def test_too_many_bad_photos_end_the_run_with_their_list(
     quick: list[str], small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -247,6 +247,7 @@ def test_tpe_comes_nearer_than_chance(tmp_path: Path) -> None:
     assert best["tpe"] > 0.998
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(part=st.floats(0, 1))
 def test_a_journal_that_was_cut_off_goes_on(part: float) -> None:

@@ -313,6 +313,7 @@ def test_nothing_is_wrong_with_what_the_table_begins_with(
     assert "submit=true sends it" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_this_machine_cannot_be_resumed_in_a_job(
     asked: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -485,12 +486,14 @@ def test_a_training_job_is_previewed_and_sent(account: Aws, capsys: pytest.Captu
     assert json.loads((folder / "request.json").read_bytes())["TrainingJobName"] == name
 
 
+@pytest.mark.slow
 def test_a_processing_job_is_sent(account: Aws, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit.main([*PREPARE, "launcher.nodes=8", "submit=true"]) == 0
     (name,) = account.processing_jobs()
     assert f"sent {name}, kept in runs/prepare/{name}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_wheel_goes_with_the_job(account: Aws, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bincount-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
     words = ["launcher.image=null", "launcher.code=bincount-0.1.0-py3-none-any.whl", "submit=true"]

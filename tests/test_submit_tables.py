@@ -121,6 +121,7 @@ def test_a_bucket_laid_out_as_abids_may_be_named_too(no_aws: pytest.MonkeyPatch,
 # --- Glue ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_glue_job_is_started_with_the_script_as_it_is(
     account: Aws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +158,7 @@ def test_what_a_glue_run_cost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_glue_must_be_allowed_to_take_the_role(account: Aws, capsys: pytest.CaptureFixture[str]) -> None:
     trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]}
     trust["Statement"][0]["Principal"] = {"Service": "sagemaker.amazonaws.com"}  # type: ignore[index]
@@ -270,6 +272,7 @@ def test_requests_fit_awss_own_model(
     assert len({request["ClientRequestToken"] for request in asked}) == len(asked) == 7
 
 
+@pytest.mark.slow
 def test_without_records_nothing_is_begun(account: Aws, capsys: pytest.CaptureFixture[str]) -> None:
     words = [word.replace("s3://mine/metadata", "s3://mine/nothing") for word in WORDS]
     assert "there are no records in it" in told([*words, "submit=true"], capsys, 2)

@@ -93,6 +93,7 @@ def told(folder: Path, name: str) -> dict[str, Any]:
 # --- what a sweep leaves ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_grid_ends_in_a_ranked_table(fake: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert fake("optimizer.lr=0.0001,0.01,0.1", "model=resnet18,resnet34", "sweep.jobs=2") == 0
     folder = the_sweep()
@@ -131,6 +132,7 @@ def test_trials_get_the_words_and_never_the_test_split(fake: Callable[..., int])
     }
 
 
+@pytest.mark.slow
 def test_as_many_trials_run_at_a_time_as_there_are_jobs(
     fake: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +146,7 @@ def test_as_many_trials_run_at_a_time_as_there_are_jobs(
     assert {each["variables"]["OMP_NUM_THREADS"] for each in ran} == {"2"}
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_does_not_end_the_sweep(
     fake: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +160,7 @@ def test_a_trial_that_fails_does_not_end_the_sweep(
     assert "a last word of some library" in (folder / "000/output.txt").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "code"), [("2", 1), ("20", 2)])
 def test_where_the_first_trials_all_fail_the_sweep_ends_with_the_reason(
     fake: Callable[..., int], capsys: pytest.CaptureFixture[str], rate: str, code: int
@@ -186,6 +190,7 @@ SPACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPACES)
 def test_stopped_and_continued_it_gives_the_same_table(
     fake: Callable[..., int], how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -216,6 +221,7 @@ def test_stopped_and_continued_it_gives_the_same_table(
     assert again.splitlines()[-8:] == before.splitlines()[-8:]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_with_more_trials_and_jobs(
     fake: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +237,7 @@ def test_a_sweep_goes_on_with_more_trials_and_jobs(
     assert len(rows(the_sweep())) == 9
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_from_elsewhere(
     fake: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +376,7 @@ def sleeping(folder: Path) -> Here:
     return Here(folder, lambda trial: [sys.executable, "-c", program], [{}], folder)
 
 
+@pytest.mark.slow
 def test_what_a_killed_sweep_left_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bincount")
     left, again, trials = sleeping(tmp_path), sleeping(tmp_path), [Trial(0, {}), Trial(1, {})]

@@ -57,6 +57,7 @@ def swept() -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_is_previewed_with_its_ceiling(account: Aws, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit.main(["train", "-m", *WORDS, *TRIED]) == 0
     told = capsys.readouterr().out

@@ -67,6 +67,7 @@ def test_the_mask_is_where_the_photo_shows_something():
     assert np.mean(contrasts) > 30
 
 
+@pytest.mark.slow
 def test_photos_get_darker_blurrier_and_noisier_with_difficulty():
     def look(difficulty: float) -> tuple[float, float]:
         photos = [draw_bin(5, index, 4, difficulty, *SIZE).mean(axis=2) for index in range(40)]

@@ -166,6 +166,7 @@ names = st.tuples(ids, st.sampled_from([".json", ".JSON", ".txt"])).map("".join)
 folders = st.dictionaries(names, st.sampled_from([*GOOD, *BAD, None]), min_size=1, max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(folders, st.integers(1, 5))
 def test_every_record_ends_in_the_tables_or_is_listed(
@@ -432,6 +433,7 @@ def real(abid_records: Path, new_folder: NewFolder) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.abid
 def test_every_real_record_is_in_the_tables(real: Path, abid_records: Path) -> None:
     assert skipped(real) == {}

@@ -89,6 +89,7 @@ def test_every_check_is_in_the_table() -> None:
     assert set(WRONG) == set(tune.RULES.checks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", WRONG)
 def test_what_is_wrong_is_told_before_anything_is_asked_and_nothing_else_would_tell_it(
     check: str, known: None, no_aws: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

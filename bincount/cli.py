@@ -156,7 +156,7 @@ def _run(words: list[str]) -> None:
     if verb not in VERBS:
         raise BadInput(_no_verb(verb))
     if "-h" in rest or "--help" in rest:
-        print(_verb_help(verb))
+        print(_verb_help(verb, rest))
         return
     show, sweeping = _take_cfg(rest), _take_multirun(verb, rest)
     for word in rest:
@@ -235,7 +235,7 @@ usage: bincount VERB [key=value …]
 
 {verbs}
 
-  bincount VERB --help       worked commands and every key of a verb
+  bincount VERB --help       worked commands and the keys of a verb
   bincount VERB --cfg job    the configuration that would be used
   bincount train -m key=a,b  a run with each value in turn, or as sweep=tpe finds them; ranked
   bincount completion bash   what lets the Tab key complete all of this; or zsh
@@ -247,22 +247,29 @@ start here:
   bincount predict photos=DIR"""
 
 
-def _verb_help(verb: str) -> str:
-    """Worked commands, then the groups with their options and the keys with their comments, from `conf/`."""
-    from bincount.words import conf_dir, groups, options
+def _verb_help(verb: str, words: Sequence[str]) -> str:
+    """Worked commands, then the groups with their options and the keys with their comments, from `conf/`.
+
+    Of each group the option's keys that the words choose.
+    """
+    from bincount.words import chosen, conf_dir, groups, options
 
     told, examples = VERBS[verb]
     lines = [f"bincount {verb}: {told}", "", *(f"  {example}" for example in examples)]
-    chosen = groups(verb)
-    if chosen:
-        lines += ["", "groups (the first is chosen unless said):"]
-        for group, default in chosen.items():
+    by_default = groups(verb)
+    if by_default:
+        lines += [
+            "",
+            "groups (the first is chosen unless said; add GROUP=OPTION to see its keys):",
+        ]
+        for group, default in by_default.items():
             others = [option for option in options(group) if option != default]
             lines.append(
                 f"  {group}={' | '.join([default, *others] if default else others or ['(none yet)'])}"
             )
-    files = [f"{verb}.yaml", *(f"{group}/{option}.yaml" for group, option in chosen.items() if option)]
-    for name in files:
+    said = {group: option for group, option in chosen(verb, words).items() if option in options(group)}
+    shown = [f"{group}/{option}.yaml" for group, option in (by_default | said).items() if option]
+    for name in (f"{verb}.yaml", *shown):
         text = (conf_dir() / name).read_text(encoding="utf-8")
         lines += ["", f"{name.removesuffix('.yaml')}:", *_keys_of(text)]
     return "\n".join(lines)

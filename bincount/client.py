@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeAlias, overload
 from urllib.parse import urlsplit
 
 from bincount.answer import Answer
-from bincount.errors import BadInput, BincountError, one_line
+from bincount.errors import BadInput, BincountError, install, one_line
 
 #: A path of a JPEG or PNG, or its bytes.
 Photo: TypeAlias = str | os.PathLike[str] | bytes
@@ -312,8 +312,7 @@ class _SageMaker:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
-            told = "boto3 is not installed; run pip install 'bincount[aws]'"
-            raise BadInput(f"{address}: {told}") from None
+            raise BadInput(f"{address}: boto3 is not installed: {install('aws')}") from None
         self._errors = (BotoCoreError, ClientError)
         settings = Config(
             region_name=region,

@@ -36,6 +36,11 @@ class Denied(BadInput):
     """Who asks a store may not do so, or not any more."""
 
 
+def install(extra: str) -> str:
+    """What brings an extra. Not by the project's name: in the public package index it is another's."""
+    return f"pip install -e '.[{extra}]' in the checkout"
+
+
 def complaint(error: BaseException) -> str:
     """The one line in which people are told of an error."""
     if isinstance(error, BincountError):

@@ -18,7 +18,7 @@ from bincount import storage
 from bincount.answer import Answer
 from bincount.answering import Answering
 from bincount.data.images import Pixels, read_photo
-from bincount.errors import BadInput, one_line
+from bincount.errors import BadInput, install, one_line
 
 #: Under which name a file has its facts.
 FACTS = "bincount"
@@ -105,8 +105,7 @@ def load(name: str | os.PathLike[str], threads: int | None = None) -> Exported:
     try:
         import onnxruntime
     except ImportError:
-        told = "onnxruntime is not installed; run pip install 'bincount[export]'"
-        raise BadInput(f"{path}: {told}") from None
+        raise BadInput(f"{path}: onnxruntime is not installed: {install('export')}") from None
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file")
     options = onnxruntime.SessionOptions()

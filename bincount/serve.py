@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bincount import exported, run, storage
 from bincount.config import ServeConfig
-from bincount.errors import BadInput, one_line
+from bincount.errors import BadInput, install, one_line
 
 #: What the extra `serve` brings.
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
@@ -17,7 +17,7 @@ def serve(config: ServeConfig) -> None:
     """Serve the run until SIGTERM or Ctrl-C. Raises BadInput where it cannot."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise BadInput(f"{', '.join(missing)} not installed: pip install 'bincount[serve]'")
+        raise BadInput(f"{', '.join(missing)} not installed: {install('serve')}")
     limits = config.serve
     if limits.photos > limits.queue:
         raise BadInput(f"serve.photos={limits.photos}: must not be above serve.queue={limits.queue}")

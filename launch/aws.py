@@ -8,7 +8,7 @@ import importlib.util
 from functools import cache
 from typing import Any
 
-from bincount.errors import BadInput, BincountError, Denied, one_line
+from bincount.errors import BadInput, BincountError, Denied, install, one_line
 
 #: Seconds for a connection, and for an answer.
 CONNECT, READ = 5, 30
@@ -78,7 +78,7 @@ def has_credentials() -> bool:
 @cache
 def _client(service: str, region: str) -> Any:
     if not importlib.util.find_spec("boto3"):
-        raise BadInput("boto3 is not installed: pip install 'bincount[aws]'")
+        raise BadInput(f"boto3 is not installed: {install('aws')}")
     import boto3
     from botocore.config import Config
 

@@ -33,6 +33,16 @@ def test_help_of_a_verb_shows_commands_groups_and_keys(verb: str, capsys: pytest
         assert "batch_size: 64" in out
 
 
+def test_help_shows_the_keys_of_the_options_that_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _, by_default, _ = run("prepare", "--help", capsys=capsys)
+    _, out, _ = run("prepare", "source=folder", "max_count=3", "--help", capsys=capsys)
+    assert "\nsource/synthetic:" in by_default
+    assert "\nsource/folder:" in out
+    assert "  labels: null" in out
+    assert "source/synthetic:" not in out
+    assert run("prepare", "source=nowhere", "--help", capsys=capsys) == (0, by_default, "")
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version", capsys=capsys) == (0, f"bincount {__version__}\n", "")
 

@@ -299,7 +299,7 @@ def test_spark_is_refused_where_it_cannot_do_what_is_asked(
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert "there is no Java" in complaint(*words(records), engine)
     monkeypatch.setattr(session.importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'bincount[spark]'" in complaint(*words(records), engine)
+    assert "pip install -e '.[spark]'" in complaint(*words(records), engine)
 
 
 def test_local_is_the_default() -> None:

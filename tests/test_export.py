@@ -292,7 +292,7 @@ def test_without_the_extra_it_says_what_to_install(
     there = importlib.util.find_spec
     monkeypatch.setattr(graph, "find_spec", lambda name: None if name == package else there(name))
     assert cli.main(["export", f"run={small_run}"]) == 2
-    line = f"format=onnx: {package} is not installed; run pip install 'bincount[export]', or write"
+    line = f"format=onnx: {package} is not installed: pip install -e '.[export]' in the checkout, or write"
     assert line in capsys.readouterr().err
 
 

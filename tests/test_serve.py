@@ -604,4 +604,7 @@ def test_without_the_extra_it_is_said_what_to_install(
     real = importlib.util.find_spec
     monkeypatch.setattr("bincount.serve.find_spec", lambda name: None if name == "fastapi" else real(name))
     assert cli.main(["serve", f"run={small_run}"]) == 2
-    assert capsys.readouterr().err == "bincount: fastapi not installed: pip install 'bincount[serve]'\n"
+    assert (
+        capsys.readouterr().err
+        == "bincount: fastapi not installed: pip install -e '.[serve]' in the checkout\n"
+    )

@@ -738,7 +738,7 @@ def test_a_profile_that_is_not_there_or_has_no_keys_any_more_is_told(
 def test_a_profile_without_boto3_is_told(no_aws: pytest.MonkeyPatch) -> None:
     no_aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     no_aws.setenv("AWS_PROFILE", "photos")
-    told = exactly("AWS_PROFILE=photos needs boto3: pip install 'bincount[aws]', or unset it")
+    told = exactly("AWS_PROFILE=photos needs boto3: pip install -e '.[aws]' in the checkout, or unset it")
     with pytest.raises(BadInput, match=told):
         open_store("s3://photos")
     assert open_store("s3://photos", anonymous=True).address == "s3://photos"

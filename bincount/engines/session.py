@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bincount.engines.spark import Written, write_tables
-from bincount.errors import BadInput, BincountError, one_line
+from bincount.errors import BadInput, BincountError, install, one_line
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,7 +41,7 @@ def write_with_spark(records: str, out: str) -> Written:
     Raises BadInput where Spark or Java is missing, and BincountError with what Spark says of a failure.
     """
     if not importlib.util.find_spec("pyspark"):
-        raise BadInput("tables.engine=spark: pyspark is not installed: pip install 'bincount[spark]'")
+        raise BadInput(f"tables.engine=spark: pyspark is not installed: {install('spark')}")
     home = os.environ.get("JAVA_HOME")
     if not (Path(home, "bin", "java").exists() if home else shutil.which("java")):
         raise BadInput("tables.engine=spark: there is no Java: install version 17, or set JAVA_HOME")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from bincount.counter import Counter
-from bincount.errors import BadInput, BincountError, one_line
+from bincount.errors import BadInput, BincountError, install, one_line
 from bincount.exported import FACTS, Facts
 from bincount.model.decoding import decode
 
@@ -41,8 +41,7 @@ def check_installed(format: str) -> None:
     for package in PACKAGES if format == "onnx" else ():
         if find_spec(package) is None:
             raise BadInput(
-                f"format=onnx: {package} is not installed; run pip install 'bincount[export]', "
-                "or write format=torch"
+                f"format=onnx: {package} is not installed: {install('export')}, or write format=torch"
             )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from bincount.errors import BadInput, BincountError, nearest, one_line
+from bincount.errors import BadInput, BincountError, install, nearest, one_line
 from bincount.model.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def _import_timm() -> ModuleType:
     try:
         import timm as library
     except ImportError as error:
-        raise BadInput("model=timm: timm is not installed; run pip install 'bincount[timm]'") from error
+        raise BadInput(f"model=timm: timm is not installed: {install('timm')}") from error
     return library
 
 

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from bincount.errors import BadInput
+from bincount.errors import BadInput, install
 
 #: Where S3 is, unless the environment tells.
 AWS = "https://s3.{region}.amazonaws.com"
@@ -97,7 +97,7 @@ def _credentials() -> dict[str, Any]:
             raise BadInput(f"AWS credentials: {error}") from None
     if os.environ.get("AWS_PROFILE"):
         profile = os.environ["AWS_PROFILE"]
-        raise BadInput(f"AWS_PROFILE={profile} needs boto3: pip install 'bincount[aws]', or unset it")
+        raise BadInput(f"AWS_PROFILE={profile} needs boto3: {install('aws')}, or unset it")
     if any(os.environ.get(name) for name in GIVEN_TO_CONTAINERS):
         return {}
     return {"skip_signature": True}

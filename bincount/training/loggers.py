@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from bincount import config, storage
-from bincount.errors import BadInput
+from bincount.errors import BadInput, install
 
 #: Seconds between two writings of metrics.csv.
 EVERY = 10.0
@@ -43,7 +43,7 @@ def _wandb(settings: config.TrainConfig, wandb: config.WandbLogger, folder: Path
             config=asdict(settings),
         )
     except ModuleNotFoundError:
-        raise BadInput("logger=wandb: wandb is not installed: pip install 'bincount[wandb]'") from None
+        raise BadInput(f"logger=wandb: wandb is not installed: {install('wandb')}") from None
 
 
 class MetricsFile(Logger):

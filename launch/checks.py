@@ -362,6 +362,26 @@ def run_stops_before_job(job: Job) -> str | None:
 
 
 @_check()
+def pretrains_on_one_node(job: Job) -> str | None:
+    if job.train and job.train.pretrain.epochs and job.launcher.nodes > 1:
+        return (
+            f"pretrain.epochs={job.train.pretrain.epochs}: that runs on one node, and "
+            f"launcher.nodes={job.launcher.nodes}: give launcher.nodes=1 or pretrain.epochs=0"
+        )
+    return None
+
+
+@_check()
+def pretrains_without_limit(job: Job) -> str | None:
+    if job.train and job.train.pretrain.epochs and job.train.trainer.max_hours is not None:
+        return (
+            f"trainer.max_hours={job.train.trainer.max_hours:g}: it would count anew after the "
+            f"{job.train.pretrain.epochs} epochs of pre-training: leave it or pretrain.epochs out"
+        )
+    return None
+
+
+@_check()
 def resumes_by_checkpoints(job: Job) -> str | None:
     if job.train and job.train.resume is not None:
         return (

@@ -177,6 +177,18 @@ WRONG = [
         "run_stops_before_job", ["trainer.max_hours=24"], "trainer.max_hours=24: the job is", "trainer, job"
     ),
     Wrong(
+        "pretrains_on_one_node",
+        ["pretrain.epochs=2", "launcher.nodes=2"],
+        "pretrain.epochs=2: that runs on one node",
+        "pre-training, nodes",
+    ),
+    Wrong(
+        "pretrains_without_limit",
+        ["pretrain.epochs=2", "trainer.max_hours=3"],
+        "trainer.max_hours=3: it would count anew",
+        "pre-training, trainer",
+    ),
+    Wrong(
         "copies_in_s3",
         ["trainer.checkpoint_copy=copies"],
         "that folder ends with the job",

@@ -51,6 +51,9 @@ def audit(config: AuditConfig) -> None:
         )
     if config.expected is None:
         raise BadInput("expected is not given: add expected=FILE with id,count, or a folder of records")
+    out = storage.folder(config.out)
+    if out.is_dir() or out.suffix in (".html", ".png"):
+        raise BadInput(f"out={out}: the findings are a CSV, and a page beside it: name a file ….csv")
     counter = load(folder)
     validation = _validation(folder, counter.counts.names)
     if config.audit.budget is None and validation is None:
@@ -58,7 +61,14 @@ def audit(config: AuditConfig) -> None:
             f"the run {folder.name} keeps no answers to validation photos (calibration.parquet), which "
             "audit.false_alarms is measured on: give audit.budget=N instead"
         )
-    out = storage.folder(config.out)
+    with storage.alone(out.with_name(f".{out.name}.lock"), f"out={out}: another audit writes there"):
+        _judge(config, folder, counter, validation, out)
+
+
+def _judge(
+    config: AuditConfig, folder: Path, counter: Counter, validation: Validation | None, out: Path
+) -> None:
+    assert config.expected is not None
     expected, skipped = read_expected(config.expected)
     draft = out.with_name(f".{out.name}.partial")
     unusable = {row.id for row in skipped}
@@ -156,10 +166,11 @@ def put_to_the_test(config: AuditConfig, folder: Path) -> list[Planted]:
         )
     scored = Scored.read(where)
     shares = np.asarray(scored.probabilities, np.float64)
-    found = [
+    tried = (
         trial(kind, scored.count, scored.told, shares, planted.rate, planted.times, planted.seed)
         for kind in progress.track([*suspicion.KINDS, ALL], "planting errors", len(suspicion.KINDS) + 1)
-    ]
+    )
+    found = [each for each in tried if each is not None]
     results = {
         "split": split,
         "rate": planted.rate,

@@ -120,10 +120,10 @@ def _train() -> None:
                 train.take_part(meeting, Path(own))
             return
         config = _train_config(job, len(cluster.hosts))
-        index, folder = train.begin(config)
-        # SageMaker would keep what it points to twice.
-        (RUNS / "latest").unlink(missing_ok=True)
-        train.carry_out(config, index, folder, meeting)
+        with train.begun(config) as (index, folder):
+            # SageMaker would keep what it points to twice.
+            (RUNS / "latest").unlink(missing_ok=True)
+            train.carry_out(config, index, folder, meeting)
         shutil.copytree(folder, ML / "model", ignore=shutil.ignore_patterns(*LEFT_BEHIND), dirs_exist_ok=True)
 
 

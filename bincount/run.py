@@ -11,6 +11,7 @@ import platform
 import secrets
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -163,6 +164,13 @@ def log_to(folder: Path) -> None:
     shown.addFilter(lambda record: not hasattr(record, _TOLD))
     package.addHandler(shown)
     package.addHandler(file)
+
+
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Keep the run for this process, which changes it. Raises BadInput where another one does."""
+    return storage.alone(
+        folder / ".lock", f"{title(folder)}: another process trains this run: wait for its end"
+    )
 
 
 def note(line: str) -> None:

@@ -45,7 +45,10 @@ def write(
     ``ids``: of the photos, as a list or an Arrow array; ``probabilities``: (photos, classes), None where
     there are none. ``results`` has the ``names`` of the classes.
     """
-    storage.write_text(where / "results.json", json.dumps(results, indent=2) + "\n")
+    # Written last: where it is, the rest is, and is of the same answers.
+    figures = where / "results.json"
+    figures.unlink(missing_ok=True)
+    where.mkdir(parents=True, exist_ok=True)
     columns: dict[str, Any] = {"id": ids, "count": classes, "predicted": told}
     names = results["names"]
     if probabilities is not None:
@@ -56,6 +59,7 @@ def write(
         pq.write_table(pa.table(columns), partial, compression="zstd")
     pictures.confusion(where / "confusion.png", results["confusion"], names)
     pictures.counts(where / "counts.png", names, results["per_count"])
+    storage.write_text(figures, json.dumps(results, indent=2) + "\n")
     return Scored.read(where)
 
 

@@ -38,31 +38,46 @@ IN_JOB = Path("/opt/ml/input/config")
 def train(config: TrainConfig) -> Path:
     """Train and evaluate a run; returns its folder. Raises Stopped where a signal ends it."""
     check_here(config)
-    index, folder = begin(config)
-    carry_out(config, index, folder)
+    with begun(config) as (index, folder):
+        carry_out(config, index, folder)
     return folder
 
 
-def begin(config: TrainConfig) -> tuple[Index, Path]:
-    """Check all that can be known before, and make the run's folder, or find the one to go on with."""
+@contextlib.contextmanager
+def begun(config: TrainConfig) -> Iterator[tuple[Index, Path]]:
+    """Check all that can be known before, and make the run's folder, or find the one to go on with.
+
+    The folder is kept for this process meanwhile.
+    """
     index = Index.open(config.data.root)
-    checkpoint = last_checkpoint(config)
-    check(config, index, fresh=checkpoint is None)
-    if checkpoint is not None:
-        check_resumed(config, index, checkpoint)
-    folder = run_folder(config)
-    run.log_to(folder)
+    with contextlib.ExitStack() as kept:
+        if config.resume is not None:
+            kept.enter_context(run.alone(run.find(config.resume, config.runs)))
+        checkpoint = last_checkpoint(config)
+        check(config, index, fresh=checkpoint is None)
+        if checkpoint is not None:
+            check_resumed(config, index, checkpoint)
+        folder = run_folder(config)
+        if config.resume is None:
+            kept.enter_context(run.alone(folder))
+        run.log_to(folder)
+        _tell_begin(config, index, folder)
+        yield index, folder
+
+
+def _tell_begin(config: TrainConfig, index: Index, folder: Path) -> None:
     log.info("run %s", folder)
     log.info(
         "%s on %s",
         _model_name(config),
         ", ".join(f"{index.summary['splits'][s]['samples']:,} {s}" for s in index.splits),
     )
-    return index, folder
 
 
 def carry_out(config: TrainConfig, index: Index, folder: Path, meeting: Meeting | None = None) -> None:
     """Train the run and evaluate it; with a ``meeting`` on several hosts, of which this is the first."""
+    for name in (run.CALIBRATION, run.ANSWERS):  # of weights that training replaces
+        (folder / name).unlink(missing_ok=True)
     with Signals() as signals, _last_words():
         if config.pretrain.epochs and not any((folder / name).exists() for name in (run.LAST, run.PREVIOUS)):
             pretraining.pretrain(config, index, folder, signals)

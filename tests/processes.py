@@ -132,3 +132,17 @@ def training(folder: Path, *words: str, command: list[str] | None = None) -> Ite
         yield started
     finally:
         started.kill()
+
+
+@contextmanager
+def held_elsewhere(lock: Path) -> Iterator[None]:
+    """Another process keeps the lock (`storage.alone`) meanwhile."""
+    hold = "import sys, pathlib, bincount.storage as s\nwith s.alone(pathlib.Path(sys.argv[1]), ''):\n"
+    hold += "    print('held', flush=True)\n    sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.stdin.close()

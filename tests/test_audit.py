@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import Bucket
 from making import jpeg, write_photos, write_records
+from processes import held_elsewhere
 
 from bincount import cli
 from bincount.auditing import answers
@@ -276,6 +277,8 @@ def test_what_was_counted_of_other_photos_is_not_taken(small_run: Path, photos: 
             "audit.error_rate=0.0: must be above 0",
         ),
         (["planted.times=3", "planted.split=train"], "the run was not evaluated on train"),
+        (["photos=photos", "expected=expected.csv", "out=photos"], "out=photos: the findings are a CSV"),
+        (["photos=photos", "expected=expected.csv", "out=a.html"], "out=a.html: the findings are a CSV"),
     ],
 )
 def test_bad_input_is_told_in_a_line_and_nothing_is_written(
@@ -292,6 +295,27 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_written(
     assert error.splitlines()[-1].startswith("bincount: ")
     assert told in error
     assert not list(Path().glob("findings*"))
+
+
+def test_two_audits_do_not_write_to_one_place(
+    small_run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_expected(Path("expected.csv"), COUNTS)
+    words = ["audit", f"run={small_run}", "photos=photos", "expected=expected.csv", "audit.budget=2"]
+    with held_elsewhere(Path(".findings.csv.lock").absolute()):
+        assert cli.main(words) == 2
+    assert "out=findings.csv: another audit writes there" in capsys.readouterr().err
+    Path("findings.png").write_bytes(b"mine")
+    assert cli.main(words) == 0
+    assert Path("findings.png").read_bytes() == b"mine"
+    assert sorted(Path().glob(".findings*")) == []
+
+
+def test_the_class_more_may_come_late_in_answers_made_before(tmp_path: Path) -> None:
+    lines = [f"{n:07d},1,0.25,0.5,0.25\n" for n in range(60_000)]
+    (tmp_path / "told.csv").write_text("id,count,p_0,p_1,p_more\n" + "".join(lines) + "last,more,0,0,1\n")
+    (given,) = answers.given_answers(tmp_path / "told.csv", ["0", "1", "more"], tmp_path / "draft")
+    assert pq.read_table(given)["id"].to_pylist()[-1] == "last"
 
 
 @pytest.mark.slow

@@ -168,3 +168,26 @@ def test_a_pipe_needs_s3_and_the_program(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(BadInput, match="there is no program aws: install awscli"):
         list(Piped(open_store("s3://bucket")).read_ranges([Range("a.tar", 0, 1)]))
+
+
+def test_what_else_lies_in_the_folder_stays(far: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "thesis.txt"
+    mine.write_bytes(b"m" * 2000)
+    os.utime(mine, (0, 0))
+    cached = Cached(Counting(far), tmp_path, 256, "1")
+    for start in range(0, 1280, 64):
+        list(cached.read_ranges([Range("a.tar", start, 64)]))
+    assert mine.read_bytes() == b"m" * 2000
+
+
+def test_where_nothing_can_be_kept_it_is_told_once_and_read_anew(
+    far: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    cached = Cached(Counting(far), tmp_path / "file", 10_000, "1")
+    wanted = [Range("a.tar", 10, 200), Range("split/b.tar", 0, 100), Range("a.tar", 0, 256)]
+    direct = list(Folder(far).read_ranges(wanted))
+    assert [list(cached.read_ranges(wanted)) for _ in range(2)] == [direct, direct]
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "nothing more can be kept there (Not a directory)"
+    ]

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import pytest
+
 from bincount.training.loggers import MetricsFile
 
 
@@ -36,3 +38,17 @@ def test_a_resumed_run_forgets_the_rows_behind_its_step(tmp_path: Path) -> None:
         ("9", "1.0"),
         ("15", "2.0"),
     ]
+
+
+def test_what_cannot_be_written_is_told_once_and_kept_for_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").write_bytes(b"")
+    metrics = MetricsFile(tmp_path / "run" / "metrics.csv")
+    for step in (9, 19):
+        metrics.log_metrics({"train/loss": 1.0}, step)
+        metrics.write()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    (tmp_path / "run").unlink()
+    metrics.finalize("success")
+    assert [row["step"] for row in rows(tmp_path / "run" / "metrics.csv")] == ["9", "19"]

@@ -19,6 +19,7 @@ from conftest import Answer, Answering, Asked, Bucket, NewFolder
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from processes import held_elsewhere
 from s3_server import Server
 
 from bincount import storage
@@ -764,3 +765,13 @@ def test_where_there_are_no_keys_at_all_nothing_is_signed(
     no_aws.setenv("AWS_ENDPOINT_URL", server.endpoint)
     assert open_store("s3://photos").read("a") == b"content"
     assert signed_by(server) == ""
+
+
+def test_a_lock_keeps_other_processes_out_until_it_is_given_back(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / ".lock"
+    there = "somebody is there"
+    with held_elsewhere(lock), pytest.raises(BadInput, match=there), storage.alone(lock, there):
+        raise AssertionError
+    with storage.alone(lock, "somebody is there"):
+        assert lock.exists()
+    assert not lock.exists()

@@ -365,6 +365,13 @@ def test_a_span_is_one_read(data: Index, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(counted_reads(monkeypatch, data, plan.lane(0, 0).reads)) == 7
 
 
+def test_copies_of_a_photo_are_read_once(data: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = np.repeat(np.arange(53), 3)
+    assert len(counted_reads(monkeypatch, data, reads)) == 7
+    samples = list(read_spans(data.split("train"), data.store, reads))
+    assert [sample["jpg"] for sample in samples] == [jpeg(40 + r % 7, 32 + r % 5, seed=r) for r in reads]
+
+
 def test_a_long_piece_is_cut(data: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MOST_BYTES", 6000)
     table = data.split("train")

@@ -150,3 +150,17 @@ def test_a_counter_that_sees_finds_what_chance_does_not() -> None:
     again = trial("all", counts, seeing.argmax(axis=1), seeing, 0.05, 40, seed=4)
     assert again.told == pytest.approx(again.were, rel=0.2)
     assert again.orders["audit"].average_precision > again.orders["differs"].average_precision
+
+
+def test_of_errors_that_few_bins_can_have_no_more_are_planted() -> None:
+    shares = np.array([0.5, 0.5])
+    counts = np.array([0, 1] * 20)
+    answers = np.tile(shares, (40, 1))
+    assert trial("two", counts, counts, answers, 0.1, 3, seed=0) is None
+    found = trial("one", counts, counts, answers, 0.1, 3, seed=0)
+    assert found is not None
+    assert found.wrong == 4
+    few = np.array([1] * 37 + [0, 2, 2])
+    found = trial("two", few, few, np.tile([0.1, 0.8, 0.1], (40, 1)), 0.9, 3, seed=0)
+    assert found is not None
+    assert found.wrong == 3

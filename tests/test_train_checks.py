@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 from making import write_data
+from processes import held_elsewhere
 
 from bincount import cli, train
 from bincount.compose import compose, typed
@@ -72,6 +73,18 @@ def test_a_pre_training_is_refused_on_several_nodes(small_data: Path) -> None:
     config.launcher.accelerator = "cpu"
     with pytest.raises(BadInput, match="that runs on one node"):
         train.check(config, Index.open(str(small_data)))
+
+
+def test_a_run_that_another_process_trains(small_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saving = small_run / "checkpoints/.last.ckpt.0123.partial"
+    saving.touch()
+    try:
+        with held_elsewhere(small_run / ".lock"):
+            assert cli.main(["train", f"resume={small_run}", "trainer.max_epochs=2"]) == 2
+        assert "another process trains this run: wait for its end" in capsys.readouterr().err
+        assert saving.exists()
+    finally:
+        saving.unlink()
 
 
 def test_no_training_split(complaint: Complaint, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def given_answers(path: Path, names: Sequence[str], draft: Path) -> list[Path]:
     draft.mkdir(parents=True, exist_ok=True)
     copy = draft / "given.parquet"
     try:
-        found, batches = _opened(path)
+        found, batches = _opened(path, wanted)
         _check_columns(path, found, wanted)
         with pq.ParquetWriter(copy, schema, compression="zstd") as writer:
             for batch in batches:
@@ -92,13 +92,13 @@ def given_answers(path: Path, names: Sequence[str], draft: Path) -> list[Path]:
     return [copy]
 
 
-def _opened(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
+def _opened(path: Path, wanted: Sequence[str]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     if path.suffix == ".parquet":
         file = pq.ParquetFile(path)
         return file.schema_arrow, file.iter_batches()
-    reader = pyarrow.csv.open_csv(
-        path, convert_options=pyarrow.csv.ConvertOptions(column_types={"id": pa.string()})
-    )
+    # Else the first rows alone would say of what type a column is, and "more" may come late.
+    types = {"id": pa.string(), "count": pa.string(), **dict.fromkeys(wanted, pa.float64())}
+    reader = pyarrow.csv.open_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=types))
     return reader.schema, reader
 
 

@@ -28,7 +28,7 @@ def write(
     path: Path, findings: Findings, left_out: dict[str, int], counter: Counter, facts: dict[str, str]
 ) -> None:
     """Write the page; ``facts`` tell what was audited, by which run, and with which command."""
-    drawn = path.with_suffix(".png")
+    drawn = path.with_name(f".{path.stem}.checking.png")
     expected = findings.sure.cumsum()
     pictures.checking(drawn, expected, findings.flagged, findings.rate[0])
     parts = [

@@ -66,8 +66,10 @@ def plant(counts: Integers, ways: Floats, wrong: int, generator: np.random.Gener
 
 def trial(
     kind: str, counts: Integers, told: Integers, probabilities: Floats, rate: float, times: int, seed: int
-) -> Planted:
+) -> Planted | None:
     """Plant errors of a kind (or ALL) so many times, and look how each order finds them.
+
+    None where no bin can have such an error; where few can, no more are planted.
 
     ``counts`` (bins,): what bins hold, ``told`` (bins,) what the counter says, ``probabilities`` (bins, C).
     The audit is not told which kind it is.
@@ -77,7 +79,9 @@ def trial(
     kinds = suspicion.ways(share)
     looked_for = suspicion.mixed(kinds)
     planted = looked_for if kind == ALL else kinds[kind]
-    number = max(1, round(rate * len(counts)))
+    number = min(max(1, round(rate * len(counts))), int((planted[counts].sum(axis=1) > 0).sum()))
+    if number == 0:
+        return None
     precision: dict[str, list[float]] = {order: [] for order in ORDERS}
     average: dict[str, list[float]] = {order: [] for order in ORDERS}
     said, were, rates = [], [], []

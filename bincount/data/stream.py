@@ -144,8 +144,8 @@ def _pieces(table: SplitTable, reads: Rows) -> list[Rows]:
         return []
     shard, start = table.shard[reads], table.jpeg_offset[reads]
     end = start + table.jpeg_length[reads]
-    gap = start[1:] - end[:-1]
-    cuts = list(np.flatnonzero((np.diff(shard) != 0) | (gap < 0) | (gap > MOST_GAP)) + 1)
+    gap = start[1:] - end[:-1]  # below 0 between copies of one photo (data.balance=oversample), too
+    cuts = list(np.flatnonzero((np.diff(shard) != 0) | (np.diff(start) < 0) | (gap > MOST_GAP)) + 1)
     pieces = []
     for run in np.split(np.arange(len(reads)), cuts):
         # A long run is cut again into pieces of bounded size.

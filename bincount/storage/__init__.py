@@ -9,6 +9,7 @@ import re
 from bincount.errors import BadInput
 from bincount.storage.folders import Folder
 from bincount.storage.paths import (
+    alone,
     existing_folder,
     files,
     folder,
@@ -28,6 +29,7 @@ __all__ = [
     "RangeReader",
     "Store",
     "absolute",
+    "alone",
     "existing_folder",
     "files",
     "folder",

@@ -5,6 +5,7 @@ block has the same bytes whoever fetched it: ranks and workers of a machine shar
 """
 
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,23 +14,29 @@ from pathlib import Path
 from bincount.storage.paths import written_whole
 from bincount.storage.store import Range, RangeReader
 
+log = logging.getLogger(__name__)
+
 BLOCK = 1 << 20
+
+#: The folder, in the one that is given, that has nothing but blocks: old files in it are deleted.
+BLOCKS = "bincount-blocks"
 
 #: Room is made after so many blocks were fetched, and down to this share of the bound.
 EVERY, DOWN_TO = 64, 0.9
 
 
 class Cached(RangeReader):
-    """Reads of ``reader`` through ``folder``, which keeps about ``most`` bytes.
+    """Reads of ``reader`` through ``folder``, which keeps about ``most`` bytes in a folder of its own.
 
     ``version``: what the content is known by, such as an index's digest; another one shares no block with it.
-    The blocks that were not used for longest go first.
+    The blocks that were not used for longest go first. Where nothing can be kept, it is read anew.
     """
 
     def __init__(self, reader: RangeReader, folder: Path, most: int, version: str):
-        self._reader, self._top, self._most = reader, folder, most
-        self._folder = folder / hashlib.sha256(version.encode()).hexdigest()[:16]
+        self._reader, self._top, self._most = reader, folder / BLOCKS, most
+        self._folder = self._top / hashlib.sha256(version.encode()).hexdigest()[:16]
         self._fetched = 0
+        self._told = False
 
     def read_ranges(self, ranges: Iterable[Range]) -> Iterator[bytes | str]:
         asked: deque[tuple[Range, Range | None]] = deque()
@@ -96,13 +103,18 @@ class Cached(RangeReader):
         return self._folder / name / f"{number:06d}"
 
     def _keep(self, gap: Range, content: bytes) -> None:
-        for place in range(0, len(content), BLOCK):
-            with written_whole(self._path(gap.name, (gap.offset + place) // BLOCK)) as partial:
-                partial.write_bytes(content[place : place + BLOCK])
-            self._fetched += 1
-        if self._fetched >= EVERY:
-            self._fetched = 0
-            self._make_room()
+        try:
+            for place in range(0, len(content), BLOCK):
+                with written_whole(self._path(gap.name, (gap.offset + place) // BLOCK)) as partial:
+                    partial.write_bytes(content[place : place + BLOCK])
+                self._fetched += 1
+            if self._fetched >= EVERY:
+                self._fetched = 0
+                self._make_room()
+        except OSError as error:
+            if not self._told:
+                log.warning("%s: nothing more can be kept there (%s)", self._top, error.strerror or error)
+            self._told = True
 
     def _make_room(self) -> None:
         blocks = []

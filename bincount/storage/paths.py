@@ -1,6 +1,8 @@
 """Files that are always on this machine, by their path."""
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -66,6 +68,28 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """Keep the lock ``path`` for this process; raises BadInput, saying ``otherwise``, where another has it.
+
+    It goes with the process, however that ends, and is not handed to those that are forked from it. Where the
+    file system knows no locks nobody is kept out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise BadInput(otherwise) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+                raise
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_durably(path: Path, content: bytes | memoryview, before: Callable[[], None] | None = None) -> None:

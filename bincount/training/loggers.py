@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from bincount import config, storage
 from bincount.errors import BadInput, install
+
+log = logging.getLogger(__name__)
 
 #: Seconds between two writings of metrics.csv.
 EVERY = 10.0
@@ -51,7 +54,7 @@ class MetricsFile(Logger):
 
     def __init__(self, path: Path):
         super().__init__()
-        self._path, self._written = path, 0.0
+        self._path, self._written, self._failed = path, 0.0, False
         self._rows: dict[int, dict[str, float | str]] = {}
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
@@ -85,7 +88,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def write(self) -> None:
-        """Write the file now."""
+        """Write the file now; where that fails it is told once, and training goes on."""
         self._written = time.monotonic()
         others = {name for row in self._rows.values() for name in row} - {"step", "epoch"}
         names = ["step", "epoch", *sorted(others)]
@@ -93,7 +96,14 @@ class MetricsFile(Logger):
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows.values())
-        storage.write_text(self._path, text.getvalue())
+        try:
+            storage.write_text(self._path, text.getvalue())
+        except OSError as error:
+            if not self._failed:
+                log.error("%s cannot be written: %s", self._path, error.strerror or error)
+            self._failed = True
+        else:
+            self._failed = False
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

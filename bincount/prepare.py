@@ -4,11 +4,15 @@ The work is cut into pieces (parts of the tables, the catalogue, shards), each m
 the draft of the data set. So a killed command goes on where it was, and several machines can share the work.
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,11 +27,13 @@ from bincount.config import (
     PrepareConfig,
     S3Source,
     ShardsSource,
+    Source,
     SyntheticSource,
 )
 from bincount.data import catalogue, foreign
 from bincount.data.allotment import ShardPlan, allot, as_table, shard_plans
 from bincount.data.catalogue import Entry
+from bincount.data.cutting import cut_up
 from bincount.data.index import (
     SPLITS,
     UNLABELLED,
@@ -39,7 +45,7 @@ from bincount.data.index import (
     write_index,
 )
 from bincount.data.origin import Origin, open_origin
-from bincount.data.rendering import DrawnPhoto, Photo, render
+from bincount.data.rendering import Collage, DrawnPhoto, Photo, render
 from bincount.data.shards import ShardWriter
 from bincount.data.skipped import Skipped, as_csv, common_reasons, from_csv
 from bincount.data.splits import id_twins
@@ -283,11 +289,14 @@ def _make_shards(
     draft: Unfinished, origin: Origin | None, config: PrepareConfig, plans: Sequence[ShardPlan]
 ) -> None:
     """Write the shards; while one is on its way the photos of the next are rendered."""
+    if not plans:
+        return
     what = "drawing bins" if origin is None else "preparing photos"
-    photos = _photos(origin, config, chain.from_iterable(plan.entries() for plan in plans))
-    rendering = render(photos, config.shortest_side, config.quality, config.workers)
-    rendered = iter(progress.track(rendering, what, sum(len(plan.rows) for plan in plans)))
-    with ThreadPoolExecutor(1) as sender:
+    entries = chain.from_iterable(plan.entries() for plan in plans)
+    with _cuttings(config.source) as cuttings, ThreadPoolExecutor(1) as sender:
+        photos = _photos(origin, config, entries, cuttings)
+        rendering = render(photos, config.shortest_side, config.quality, config.workers)
+        rendered = iter(progress.track(rendering, what, sum(len(plan.rows) for plan in plans)))
         on_its_way: list[Future[None]] = []
         for plan in plans:
             results = islice(rendered, len(plan.rows))
@@ -306,10 +315,27 @@ def _make_shards(
             last.result()
 
 
-def _photos(origin: Origin | None, config: PrepareConfig, entries: Iterable[Entry]) -> Iterator[Photo]:
+@contextmanager
+def _cuttings(source: Source) -> Iterator[Path | None]:
+    """The folder of what collages are put together from, for all processes; None where none are made."""
+    if not isinstance(source, CollageSource):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="bincount-") as folder:
+        cut_up(source.cut, source.width, source.height).save(Path(folder))
+        yield Path(folder)
+
+
+def _photos(
+    origin: Origin | None, config: PrepareConfig, entries: Iterable[Entry], cuttings: Path | None
+) -> Iterator[Photo]:
     source = config.source
-    if isinstance(source, SyntheticSource | CollageSource):
+    if isinstance(source, SyntheticSource):
         return (DrawnPhoto(config.seed, int(entry.photo), entry.count, source) for entry in entries)
+    if isinstance(source, CollageSource):
+        assert cuttings is not None
+        made = partial(Collage, difficulty=source.difficulty, cuttings=cuttings)
+        return (made(config.seed, int(entry.photo), entry.count) for entry in entries)
     assert origin is not None
     assert origin.photos is not None
     if isinstance(origin.photos, Folder):

@@ -57,7 +57,8 @@ def check(config: TrainConfig) -> None:
 def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) -> None:
     """Pre-train the run of this folder, or go on with it; what was done already is left as it is."""
     where = folder / run.PRETRAINING
-    collages = where / COLLAGES
+    collages, gone = where / COLLAGES, where / f".{COLLAGES}.gone"
+    shutil.rmtree(gone, ignore_errors=True)
     if (where / run.LAST).exists() and not collages.exists():
         return
     log.info("pre-training on %s collages of the training photos", f"{config.pretrain.photos:,}")
@@ -71,7 +72,8 @@ def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) 
         signals.install()  # torchrun took them over
     else:
         fit(own, where, signals)
-    shutil.rmtree(collages)
+    # Renamed first: a part of them could neither be learnt from nor made whole.
+    shutil.rmtree(collages.rename(gone))
     log.info("training on the photos")
 
 
@@ -101,7 +103,7 @@ def _own(config: TrainConfig, collages: Path, resumed: bool) -> TrainConfig:
     """The configuration of the pre-training by itself."""
     model, optimizer = config.model, replace(config.optimizer, lr=config.pretrain.lr or config.optimizer.lr)
     model = replace(model, freeze=model.freeze and model.weights is not None)  # a fresh body has to learn
-    data = replace(config.data, root=str(collages), fraction=1.0, balance="none", cache=None)
+    data = replace(config.data, root=str(collages), fraction=1.0, balance="none", reader="ranges", cache=None)
     trainer = replace(
         config.trainer,
         max_epochs=config.pretrain.epochs,

@@ -1,15 +1,18 @@
 """Collages: the same arguments give the same bytes, the count is true, only training photos are cut up."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from making import prepare
+from making import prepare, write_photos
 from reading import rows
 
 from bincount import cli
+from bincount.data import cutting
 from bincount.data.collage import make_collage
-from bincount.data.cutting import Cuttings, cuttings_of, learn_items
+from bincount.data.cutting import Cuttings, cut_up, learn_items, shared
 from bincount.data.images import decode_jpeg
 from bincount.data.index import Index
 from bincount.data.synthetic import draw_bin, draw_scene
@@ -96,14 +99,14 @@ def test_items_of_real_photos_are_found(abid: Path, tmp_path: Path) -> None:
     bucket, out = abid / "bucket", tmp_path / "out"
     words = [f"source.images={bucket}/bin-images", f"source.metadata={bucket}/metadata"]
     assert prepare(out, "source=folder", *words) == 0
-    cuttings = cuttings_of(str(out), 96, 96)
+    cuttings = cut_up(str(out), 96, 96)
     covered = [float(cuttings.covered[cuttings.count == count].mean()) for count in range(4)]
     assert covered[0] < 0.15
     assert 0.3 < covered[1] < covered[2] < covered[3]
 
 
 def test_only_training_photos_are_cut_up(drawn: Path) -> None:
-    cuttings = cuttings_of(str(drawn), 64, 48)
+    cuttings = cut_up(str(drawn), 64, 48)
     table = Index.open(str(drawn)).split("train")
     few = table.count[table.count <= 3]
     assert cuttings.photos.shape == (len(few), 48, 64, 3)
@@ -113,6 +116,50 @@ def test_only_training_photos_are_cut_up(drawn: Path) -> None:
     shard = table.shards[table.shard[row]]
     jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
     assert abs(cuttings.photos[0].mean() - decode_jpeg(jpeg).mean()) < 1
+
+
+def test_what_was_cut_up_is_shared_by_files(drawn: Path, tmp_path: Path) -> None:
+    cuttings = cut_up(str(drawn), 64, 48)
+    cuttings.save(tmp_path)
+    again = shared(tmp_path)
+    assert isinstance(again.photos, np.memmap)
+    assert all(
+        np.array_equal(make_collage(0, n, n % 6, 0.2, again), make_collage(0, n, n % 6, 0.2, cuttings))
+        for n in range(12)
+    )
+
+
+def test_photos_that_cannot_be_read_are_left_out(drawn: Path, tmp_path: Path) -> None:
+    shutil.copytree(drawn, tmp_path / "data")
+    table = Index.open(str(drawn)).split("train")
+    row = int(np.flatnonzero(table.count == 2)[0])
+    with (tmp_path / "data" / table.shards[table.shard[row]]).open("r+b") as shard:
+        shard.seek(int(table.jpeg_offset[row]))
+        shard.write(bytes(int(table.jpeg_length[row])))
+    whole, found = cut_up(str(drawn), 64, 48), cut_up(str(tmp_path / "data"), 64, 48)
+    assert len(found.photos) == len(whole.photos) - 1
+    assert (found.count == 2).sum() == (whole.count == 2).sum() - 1
+    assert found.photos.mean(axis=(1, 2, 3)).min() > 5
+
+
+def test_of_a_class_more_all_photos_are_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantities = {f"{n:05d}": n % 9 for n in range(90)}
+    write_photos(tmp_path / "photos", list(quantities))
+    lines = "".join(f"{id},{quantity}\n" for id, quantity in quantities.items())
+    (tmp_path / "labels.csv").write_text(f"id,count\n{lines}")
+    words = ["source=folder", f"source.images={tmp_path}/photos", f"source.labels={tmp_path}/labels.csv"]
+    assert prepare(tmp_path / "out", *words, "max_count=4", "overflow=class") == 0
+    learnt: list[int] = []
+    learn = cutting.learn_items
+
+    def counting(empty: np.ndarray, full: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        learnt.extend((len(empty), len(full)))
+        return learn(empty, full)
+
+    monkeypatch.setattr(cutting, "learn_items", counting)
+    cut_up(str(tmp_path / "out"), 32, 32)
+    count = Index.open(str(tmp_path / "out")).split("train").count
+    assert learnt == [(count == 0).sum(), (count >= 4).sum()]
 
 
 @pytest.mark.slow

@@ -9,13 +9,17 @@ ones, although some of the latter show no item.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from bincount.data.images import Pixels, decode_jpeg
+from bincount import progress
+from bincount.data.images import Pixels, UnreadablePhoto, decode_jpeg
 from bincount.data.index import Index, SplitTable
+from bincount.errors import BincountError
+from bincount.storage import Range
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -27,7 +31,7 @@ MAP_SIZE = 72
 #: Items in a photo that is cut up at most: those of fuller bins border on one another.
 MOST_ITEMS = 3
 
-#: Photos of each count that are cut up at most: each process that makes collages holds them.
+#: Photos of each count that are cut up at most.
 MOST_CUT = 1000
 
 #: Emptiest and fullest bins that are learnt from at most, and pixels of each.
@@ -68,21 +72,40 @@ class Cuttings:
         fitting = having[(self.covered[having] >= least) & (self.covered[having] <= most)]
         return fitting if len(fitting) else having
 
+    def save(self, folder: Path) -> None:
+        """Write them into a folder, from which all processes of this machine share them."""
+        for name in PARTS:
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+
+#: What cuttings are made of: a file each where they are saved.
+PARTS = ("photos", "items", "count")
+
 
 @lru_cache(maxsize=1)
-def cuttings_of(address: str, width: int, height: int) -> Cuttings:
-    """What to cut up of the data set at ``address``: training photos, evenly chosen. Kept for the process."""
-    table = Index.open(address).split("train")
-    full = np.flatnonzero(table.count >= max(table.count.max() - 1, 1))
+def shared(folder: Path) -> Cuttings:
+    """What was saved there; read from the disk where it is looked at, and held once for all processes."""
+    return Cuttings(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in PARTS))
+
+
+def cut_up(address: str, width: int, height: int) -> Cuttings:
+    """Training photos of the data set at ``address``, evenly chosen, and where their items are.
+
+    Photos that cannot be read are left out. Raises BincountError where none of them can.
+    """
+    index = Index.open(address)
+    table = index.split("train")
+    known = index.counts.classes(table.count)
+    full = np.flatnonzero(known >= max(known.max() - 1, 1))
     examples = (
-        _read(table, _some(rows, LEARNT_FROM), width, height)
-        for rows in (np.flatnonzero(table.count == table.count.min()), full)
+        _read(table, _some(rows, LEARNT_FROM), width, height)[0]
+        for rows in (np.flatnonzero(known == known.min()), full)
     )
     items_of = learn_items(*examples)
     few = (np.flatnonzero(table.count == count) for count in range(MOST_ITEMS + 1))
-    rows = np.concatenate([_some(each, MOST_CUT) for each in few])
-    photos = _read(table, rows, width, height)
-    items = np.stack([items_of(photo) for photo in photos])
+    photos, rows = _read(table, np.concatenate([_some(each, MOST_CUT) for each in few]), width, height)
+    each = progress.track(photos, "finding items", len(photos))
+    items = np.stack([items_of(photo) for photo in each])
     return Cuttings(photos, items, table.count[rows].astype(np.int64))
 
 
@@ -170,11 +193,21 @@ def _some(rows: Rows, most: int) -> Rows:
     return chosen
 
 
-def _read(table: SplitTable, rows: Rows, width: int, height: int) -> Bytes:
+def _read(table: SplitTable, rows: Rows, width: int, height: int) -> tuple[Bytes, Rows]:
+    """Those of the photos that can be read, resized, and their rows."""
     photos = np.zeros((len(rows), height, width, 3), dtype=np.uint8)
-    for photo, row in zip(photos, rows, strict=True):
-        shard = table.shards[table.shard[row]]
-        jpeg = table.store.read_range(shard, int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
-        image = Image.fromarray(decode_jpeg(jpeg))
-        photo[:] = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    return photos
+    places = (
+        Range(table.shards[table.shard[row]], int(table.jpeg_offset[row]), int(table.jpeg_length[row]))
+        for row in rows
+    )
+    readable: list[int] = []
+    for place, jpeg in enumerate(table.store.read_ranges(places)):
+        try:
+            image = Image.fromarray(decode_jpeg(jpeg if isinstance(jpeg, bytes) else b""))
+        except UnreadablePhoto:
+            continue
+        photos[len(readable)] = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+        readable.append(place)
+    if not readable:
+        raise BincountError(f"{table.store.address}: none of {len(rows):,} training photos can be read")
+    return photos[: len(readable)], rows[readable]

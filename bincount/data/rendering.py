@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from bincount.config import CollageSource, SyntheticSource
+from bincount.config import SyntheticSource
 from bincount.data import collage, cutting, images, synthetic
 from bincount.data.images import UnreadablePhoto
 from bincount.machine import processors
@@ -28,19 +28,35 @@ class DrawnPhoto:
     seed: int
     index: int
     count: int
-    source: SyntheticSource | CollageSource
+    source: SyntheticSource
 
     def draw(self) -> images.Pixels:
         """Its pixels: uint8 (height, width, 3)."""
-        source = self.source
-        which = self.seed, self.index, self.count, source.difficulty
-        if isinstance(source, CollageSource):
-            return collage.make_collage(*which, cutting.cuttings_of(source.cut, source.width, source.height))
-        return synthetic.draw_bin(*which, source.width, source.height)
+        which = self.seed, self.index, self.count, self.source.difficulty
+        return synthetic.draw_bin(*which, self.source.width, self.source.height)
 
 
-#: What a JPEG is made from: a bin to draw, a file, the bytes of one, or the reason why these are missing.
-Photo = DrawnPhoto | Path | bytes | str
+@dataclass(frozen=True)
+class Collage:
+    """A bin to put together from what lies in the folder ``cuttings``."""
+
+    seed: int
+    index: int
+    count: int
+    difficulty: float
+    cuttings: Path
+
+    def draw(self) -> images.Pixels:
+        """Its pixels: uint8 (height, width, 3)."""
+        which = self.seed, self.index, self.count, self.difficulty
+        return collage.make_collage(*which, cutting.shared(self.cuttings))
+
+
+#: A bin to make.
+Made = DrawnPhoto | Collage
+
+#: What a JPEG is made from: a bin to make, a file, the bytes of one, or the reason why these are missing.
+Photo = Made | Path | bytes | str
 
 #: A JPEG with its width and height in pixels, or the reason why there is none.
 Rendered = tuple[bytes, int, int] | str
@@ -57,7 +73,7 @@ def render(
     workers = workers or processors()
     photos = iter(photos)
     chunk = list(islice(photos, CHUNK))
-    shrinking = shortest_side is not None and not any(isinstance(photo, DrawnPhoto) for photo in chunk)
+    shrinking = shortest_side is not None and not any(isinstance(photo, Made) for photo in chunk)
     context = multiprocessing.get_context("forkserver")
     # Imported once, not by each worker.
     context.set_forkserver_preload(["__main__", __name__, *(["torch"] if shrinking else [])])
@@ -77,7 +93,7 @@ def render_one(shortest_side: int | None, quality: int, photo: Photo) -> Rendere
     if isinstance(photo, str):
         return f"the photo {photo}"
     try:
-        if isinstance(photo, DrawnPhoto):
+        if isinstance(photo, Made):
             pixels = images.shrink(photo.draw(), shortest_side)
             return images.encode_jpeg(pixels, quality), pixels.shape[1], pixels.shape[0]
         encoded = photo if isinstance(photo, bytes) else photo.read_bytes()

@@ -290,5 +290,5 @@ def test_timm_refuses_what_it_has_not(architecture, fault):
 
 def test_timm_that_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(BadInput, match=r"pip install 'bincount\[timm\]'"):
+    with pytest.raises(BadInput, match=r"pip install -e '.\[timm\]'"):
         build("timm", 6, SIZE, weights=None, freeze=False, architecture="resnet10t")

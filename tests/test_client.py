@@ -366,7 +366,7 @@ def test_who_asks_an_endpoint_must_be_known(no_aws: pytest.MonkeyPatch) -> None:
 
 def test_without_boto3_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(BadInput, match=r"boto3 is not installed; run pip install 'bincount\[aws\]'"):
+    with pytest.raises(BadInput, match=r"boto3 is not installed: pip install -e '.\[aws\]'"):
         Client("sagemaker://bins")
 
 

@@ -341,7 +341,7 @@ def test_without_onnxruntime_a_file_says_what_to_install(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BadInput, match=r"onnxruntime is not installed; run pip install 'bincount\[export\]'"):
+    with pytest.raises(BadInput, match=r"onnxruntime is not installed: pip install -e '.\[export\]'"):
         exported.load(files["onnx"])
 
 

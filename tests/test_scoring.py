@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bincount import cli, storage
+from bincount import cli, pictures, storage
 from bincount.data.index import Index
 from bincount.data.predictions import read_predictions
 
@@ -354,3 +354,23 @@ def test_ten_classes_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     read = read_predictions(str(file))
     assert read.names == [str(count) for count in range(11)]
     assert read.told == ["10"]
+
+
+def test_figures_are_there_only_with_all_that_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = as_csv(tmp_path / "told.csv")
+    words = [f"predictions={file}", f"labels={labels(tmp_path / 'labels.csv')}"]
+    assert cli.main(["evaluate", *words]) == 0
+    figures = tmp_path / "told.evaluation/results.json"
+    before = figures.read_bytes()
+
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "confusion", failing)
+        assert cli.main(["evaluate", *words]) == 1
+    assert not figures.exists()
+    assert cli.main(["evaluate", *words]) == 0
+    assert figures.read_bytes() == before

@@ -9,11 +9,11 @@ import pytest
 from making import write_data
 from processes import held_elsewhere
 
-from bincount import cli, train
+from bincount import cli, pretraining, train
 from bincount.compose import compose, typed
 from bincount.config import TrainConfig
 from bincount.data.index import Index
-from bincount.errors import BadInput
+from bincount.errors import BadInput, BincountError
 
 Complaint = Callable[..., str]
 
@@ -167,3 +167,24 @@ def test_a_run_is_evaluated_on_the_split_that_is_asked_for(
     monkeypatch.setattr(train, "evaluate", lambda asked: seen.append(asked.split))
     train._evaluate(config, index, Path("runs"))
     assert seen == ([evaluated] if evaluated else [])
+
+
+def test_calibration_does_not_outlive_the_weights_that_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config: TrainConfig = typed("train", compose("train", []))
+    for name in ("calibration.json", "calibration.parquet"):
+        (tmp_path / name).touch()
+
+    def stopped(*_: object) -> None:
+        raise BincountError("stopped in the middle")
+
+    monkeypatch.setattr(train, "fit", stopped)
+    with pytest.raises(BincountError, match="in the middle"):
+        train.carry_out(config, Mock(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_collages_are_read_by_ranges_whatever_reads_the_photos(tmp_path: Path) -> None:
+    config: TrainConfig = typed("train", compose("train", ["data.reader=pipe", "pretrain.epochs=1"]))
+    assert pretraining._own(config, tmp_path, resumed=False).data.reader == "ranges"

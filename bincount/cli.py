@@ -258,10 +258,7 @@ def _verb_help(verb: str, words: Sequence[str]) -> str:
     lines = [f"bincount {verb}: {told}", "", *(f"  {example}" for example in examples)]
     by_default = groups(verb)
     if by_default:
-        lines += [
-            "",
-            "groups (the first is chosen unless said; add GROUP=OPTION to see its keys):",
-        ]
+        lines += ["", "groups (the first is chosen unless said; add GROUP=OPTION to see its keys):"]
         for group, default in by_default.items():
             others = [option for option in options(group) if option != default]
             lines.append(

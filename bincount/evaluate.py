@@ -4,6 +4,7 @@ evaluation/<split>/results.json  predictions.parquet  *.png  gallery.json  galle
 """
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from bincount.model.decoding import best_decoding, decode, fit_temperature, temp
 from bincount.model.guessing import baselines
 from bincount.model.metrics import score
 from bincount.report import audited, galleries, summary
+
+log = logging.getLogger(__name__)
 
 #: Photos shown in examples.png.
 EXAMPLES = 12
@@ -84,7 +87,9 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
             f"split={UNLABELLED}: its photos have no count to compare with; use `bincount predict`"
         )
     table = index.split(config.split)
-    probabilities = _probabilities(counter, index, config.split, config.data)
+    probabilities, readable, unreadable = _probabilities(counter, index, config.split, config.data)
+    if not readable.all():
+        raise BincountError(f"{_missing(readable, config.split)} could not be counted: {_causes(unreadable)}")
     classes = counter.counts.classes(table.count)
     told = decode(torch.from_numpy(probabilities), counter.decoding).numpy()
     results: Results = {
@@ -111,15 +116,22 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
 def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
     """Find on the photos of ``val`` which temperature makes a run's probabilities right, and which decoding
     is best, and write it to the run's calibration.json.
+
+    Photos that cannot be read are left out, and told. Raises BincountError where none can.
     """
     counter = replace(load(folder), temperature=1.0)
-    given = torch.from_numpy(_probabilities(counter, index, "val", data)).double()
-    classes = counter.counts.classes(index.split("val").count)
+    found, readable, unreadable = _probabilities(counter, index, "val", data)
+    if not readable.all():
+        log.warning("calibrated without %s: %s", _missing(readable, "val"), _causes(unreadable))
+    if not readable.any():
+        raise BincountError(f"not one photo of val could be counted: {_causes(unreadable)}")
+    given = torch.from_numpy(found[readable]).double()
+    classes = counter.counts.classes(index.split("val").count[readable])
     counts = torch.from_numpy(classes)
     temperature = fit_temperature(counts, given)
     right = tempered(given, temperature)
     before, after = score(classes, given), score(classes, right)
-    found = {
+    told = {
         "split": "val",
         "samples": after["samples"],
         "temperature": temperature,
@@ -128,7 +140,7 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
         "ece": {"before": before["ece"], "after": after["ece"]},
         "decodings": after["decodings"],
     }
-    storage.write_text(folder / run.CALIBRATION, json.dumps(found, indent=2) + "\n")
+    storage.write_text(folder / run.CALIBRATION, json.dumps(told, indent=2) + "\n")
     names = ["count", *probability_columns(counter.counts.names)]
     with storage.written_whole(folder / run.ANSWERS) as partial:
         pq.write_table(pa.table([classes, *right.numpy().T], names=names), partial)
@@ -136,8 +148,10 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
 
 def _probabilities(
     counter: Counter, index: Index, split: str, data: EvaluationData
-) -> npt.NDArray[np.float32]:
-    """The probability of each count for every photo of the split, float32 (photos, classes)."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[Unreadable]]:
+    """The probability of each count for every photo of the split, float32 (photos, classes), which of them
+    could be read, bool (photos), and why the others could not.
+    """
     layout = Layout(1, data.workers, data.batch_size)
     batches = evaluation_loader(index, split, counter.image_size, layout)
     photos = len(index.split(split))
@@ -150,13 +164,17 @@ def _probabilities(
         found[rows] = counter.probabilities(batch["pixels"])[real].numpy()
         counted[rows] += 1
         unreadable += batch["unreadable"]
-    if not (counted == 1).all():
-        told = "; ".join(map(str, unreadable[:3]))
-        missing = int((counted != 1).sum())
-        raise BincountError(f"{missing} of {photos} photos of {split} could not be counted: {told}")
     if not np.isfinite(found).all():
         raise BincountError("the run's weights have diverged (NaN): train again with a lower optimizer.lr")
-    return found
+    return found, counted == 1, unreadable
+
+
+def _missing(readable: npt.NDArray[np.bool_], split: str) -> str:
+    return f"{int((~readable).sum()):,} of {len(readable):,} photos of {split}"
+
+
+def _causes(unreadable: list[Unreadable]) -> str:
+    return "; ".join(map(str, unreadable[:3]))
 
 
 def _examples(

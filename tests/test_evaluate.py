@@ -16,7 +16,7 @@ from bincount import cli, comparison, run
 from bincount.config import EvaluationData
 from bincount.counter import load
 from bincount.data.index import Index
-from bincount.evaluate import _examples, _probabilities
+from bincount.evaluate import _examples, _probabilities, calibrate
 from bincount.model.decoding import decode
 from bincount.model.metrics import score
 from bincount.model.published import PUBLISHED
@@ -61,7 +61,7 @@ def test_a_run_is_calibrated_on_validation(small_run: Path) -> None:
     # Figures on validation are then those that were found.
     index = Index.open(run.saved_config(small_run).data.root)
     config = EvaluationData(root=None, batch_size=5, workers=0)
-    probabilities = _probabilities(counter, index, "val", config)
+    probabilities, _, _ = _probabilities(counter, index, "val", config)
     again = score(counter.counts.classes(index.split("val").count), probabilities)
     assert again["nll"] == pytest.approx(found["nll"]["after"], rel=1e-5)
     assert again["decodings"] == found["decodings"]
@@ -167,19 +167,35 @@ def test_a_bin_of_the_class_more_is_right_when_more_is_told(tmp_path: Path) -> N
     assert [(each.count, each.told) for each in shown] == [("more", "more"), ("2", "3")]
 
 
-def test_a_photo_that_cannot_be_read_fails_the_evaluation_and_keeps_the_old_figures(
-    run_copy: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def damaged(small_data: Path, tmp_path: Path) -> Path:
+    """The data set of the run, with an unreadable photo in val and in test."""
     data = shutil.copytree(small_data, tmp_path / "data")
-    split = Index.open(str(data)).split("test")
-    shard = data / split.shards[0]
-    content = bytearray(shard.read_bytes())
-    content[split.jpeg_offset[0] : split.jpeg_offset[0] + 20] = bytes(20)
-    shard.write_bytes(content)
+    for name in ("val", "test"):
+        split = Index.open(str(data)).split(name)
+        shard = data / split.shards[0]
+        content = bytearray(shard.read_bytes())
+        content[split.jpeg_offset[0] : split.jpeg_offset[0] + 20] = bytes(20)
+        shard.write_bytes(content)
+    return data
+
+
+def test_a_photo_that_cannot_be_read_fails_the_evaluation_and_keeps_the_old_figures(
+    run_copy: Path, damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (run_copy / "evaluation/test/results.json").read_bytes()
-    assert cli.main(["evaluate", f"run={run_copy}", f"data.root={data}", "data.workers=0"]) == 1
+    assert cli.main(["evaluate", f"run={run_copy}", f"data.root={damaged}", "data.workers=0"]) == 1
     assert "1 of 14 photos of test could not be counted" in capsys.readouterr().err
     assert (run_copy / "evaluation/test/results.json").read_bytes() == before
+
+
+def test_a_photo_that_cannot_be_read_does_not_keep_a_run_from_being_calibrated(
+    run_copy: Path, damaged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calibrate(run_copy, Index.open(str(damaged)), EvaluationData(root=None, batch_size=5, workers=0))
+    assert json.loads((run_copy / "calibration.json").read_bytes())["samples"] == 13
+    assert pq.read_table(run_copy / "calibration.parquet").num_rows == 13
+    assert "calibrated without 1 of 14 photos of val" in caplog.text
 
 
 def test_photos_without_a_label_are_not_evaluated(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,9 +87,9 @@ def evaluate_run(folder: Path, config: EvaluateConfig) -> Results:
             f"split={UNLABELLED}: its photos have no count to compare with; use `bincount predict`"
         )
     table = index.split(config.split)
-    probabilities, readable, unreadable = _probabilities(counter, index, config.split, config.data)
-    if not readable.all():
-        raise BincountError(f"{_missing(readable, config.split)} could not be counted: {_causes(unreadable)}")
+    probabilities, _, missing = _probabilities(counter, index, config.split, config.data)
+    if missing:
+        raise BincountError(missing)
     classes = counter.counts.classes(table.count)
     told = decode(torch.from_numpy(probabilities), counter.decoding).numpy()
     results: Results = {
@@ -120,18 +120,18 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
     Photos that cannot be read are left out, and told. Raises BincountError where none can.
     """
     counter = replace(load(folder), temperature=1.0)
-    found, readable, unreadable = _probabilities(counter, index, "val", data)
-    if not readable.all():
-        log.warning("calibrated without %s: %s", _missing(readable, "val"), _causes(unreadable))
+    told, readable, missing = _probabilities(counter, index, "val", data)
     if not readable.any():
-        raise BincountError(f"not one photo of val could be counted: {_causes(unreadable)}")
-    given = torch.from_numpy(found[readable]).double()
+        raise BincountError(missing)
+    if missing:
+        log.warning("the run is calibrated on the other photos: %s", missing)
+    given = torch.from_numpy(told[readable]).double()
     classes = counter.counts.classes(index.split("val").count[readable])
     counts = torch.from_numpy(classes)
     temperature = fit_temperature(counts, given)
     right = tempered(given, temperature)
     before, after = score(classes, given), score(classes, right)
-    told = {
+    found = {
         "split": "val",
         "samples": after["samples"],
         "temperature": temperature,
@@ -140,7 +140,7 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
         "ece": {"before": before["ece"], "after": after["ece"]},
         "decodings": after["decodings"],
     }
-    storage.write_text(folder / run.CALIBRATION, json.dumps(told, indent=2) + "\n")
+    storage.write_text(folder / run.CALIBRATION, json.dumps(found, indent=2) + "\n")
     names = ["count", *probability_columns(counter.counts.names)]
     with storage.written_whole(folder / run.ANSWERS) as partial:
         pq.write_table(pa.table([classes, *right.numpy().T], names=names), partial)
@@ -148,9 +148,9 @@ def calibrate(folder: Path, index: Index, data: EvaluationData) -> None:
 
 def _probabilities(
     counter: Counter, index: Index, split: str, data: EvaluationData
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[Unreadable]]:
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], str]:
     """The probability of each count for every photo of the split, float32 (photos, classes), which of them
-    could be read, bool (photos), and why the others could not.
+    could be counted, bool (photos), and what there is to say of the others; nothing where there are none.
     """
     layout = Layout(1, data.workers, data.batch_size)
     batches = evaluation_loader(index, split, counter.image_size, layout)
@@ -166,15 +166,10 @@ def _probabilities(
         unreadable += batch["unreadable"]
     if not np.isfinite(found).all():
         raise BincountError("the run's weights have diverged (NaN): train again with a lower optimizer.lr")
-    return found, counted == 1, unreadable
-
-
-def _missing(readable: npt.NDArray[np.bool_], split: str) -> str:
-    return f"{int((~readable).sum()):,} of {len(readable):,} photos of {split}"
-
-
-def _causes(unreadable: list[Unreadable]) -> str:
-    return "; ".join(map(str, unreadable[:3]))
+    readable = counted == 1
+    causes = "; ".join(map(str, unreadable[:3]))
+    missing = f"{int((~readable).sum())} of {photos} photos of {split} could not be counted: {causes}"
+    return found, readable, "" if readable.all() else missing
 
 
 def _examples(

@@ -195,7 +195,7 @@ def test_a_photo_that_cannot_be_read_does_not_keep_a_run_from_being_calibrated(
     calibrate(run_copy, Index.open(str(damaged)), EvaluationData(root=None, batch_size=5, workers=0))
     assert json.loads((run_copy / "calibration.json").read_bytes())["samples"] == 13
     assert pq.read_table(run_copy / "calibration.parquet").num_rows == 13
-    assert "calibrated without 1 of 14 photos of val" in caplog.text
+    assert "calibrated on the other photos: 1 of 14 photos of val could not be counted" in caplog.text
 
 
 def test_photos_without_a_label_are_not_evaluated(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

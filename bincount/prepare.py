@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from bincount import __version__, progress, storage
@@ -45,6 +44,7 @@ from bincount.data.index import (
     write_index,
 )
 from bincount.data.origin import Origin, open_origin
+from bincount.data.parquet import table_in
 from bincount.data.rendering import Collage, DrawnPhoto, Photo, render
 from bincount.data.shards import ShardWriter
 from bincount.data.skipped import Skipped, as_csv, common_reasons, from_csv
@@ -421,7 +421,7 @@ def _tell_photos(out: Store) -> None:
         table.add_row(split, f"{told['samples']:,}", *per_count, str(len(told["shards"])))
     progress.out.print(f"{out.address}: photos of each count", soft_wrap=True)
     progress.out.print(table)
-    ids = pq.read_table(pa.BufferReader(out.read("index.parquet")), columns=["id"])["id"].to_pylist()
+    ids = table_in(out.read("index.parquet"), ["id"])["id"].to_pylist()
     twins = id_twins(ids)
     if twins:
         shown = "; ".join(" and ".join(each) for each in twins[:3])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from bincount import progress, storage
 from bincount.data.catalogue import id_of
 from bincount.data.labels import read_labels
+from bincount.data.parquet import table_in
 from bincount.data.records import BadRecord, parse_record
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput
@@ -58,16 +59,16 @@ def read_expected(address: str) -> tuple[pa.Table, list[Skipped]]:
 
 def _parquet(store: Store, name: str) -> pa.Table:
     where = f"{store.address}/{name}"
+    content = store.read(name)
     try:
-        held = pq.ParquetFile(pa.BufferReader(store.read(name)))
+        columns = pq.read_schema(pa.BufferReader(content)).names
     except pa.ArrowInvalid as error:
         raise BadInput(f"{where} is no Parquet file: {error}") from None
-    columns = held.schema_arrow.names
     quantity = next((each for each in COLUMNS if each in columns), None)
     if "id" not in columns or quantity is None:
         told = f"{where} has the columns {', '.join(columns)[:200]}"
         raise BadInput(f"{told}: id and one of {', '.join(COLUMNS)} are needed")
-    table = held.read(["id", quantity])
+    table = table_in(content, ["id", quantity]).select(["id", quantity])
     check_ids(where, table["id"].type)
     try:
         return table.rename_columns(SCHEMA.names).cast(SCHEMA)

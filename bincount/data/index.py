@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bincount import storage
+from bincount.data.parquet import table_in
 from bincount.data.shards import Sample
 from bincount.errors import BadInput
 from bincount.storage import Folder, NotThere, Store
@@ -179,7 +180,7 @@ class Index:
                 f"{self.store.place('index.parquet')} is not the one that index.json names: prepare the data "
                 "set again"
             )
-        return pq.read_table(pa.BufferReader(rows))
+        return table_in(rows)
 
     def rows(self) -> pa.Table:
         """Every photo of every split, with the columns COLUMNS."""

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bincount import storage
 from bincount.client import answer_of
 from bincount.data.images import SUFFIXES
 from bincount.data.index import Counts, probability_columns
+from bincount.data.parquet import table_in
 from bincount.errors import BadInput, BincountError, one_line
 
 #: How far the probabilities of a photo may be from adding up to 1: they may be rounded.
@@ -127,7 +127,7 @@ def _rows(name: str, content: bytes) -> Iterator[tuple[Row, str]]:
 
 def _parquet_rows(name: str, content: bytes) -> Iterator[tuple[Row, str]]:
     try:
-        table = pq.read_table(pa.BufferReader(content))
+        table = table_in(content)
     except (pa.ArrowException, OSError) as error:
         raise BadInput(f"{name} is a damaged Parquet file: {one_line(error)}") from None
     for number, row in enumerate(table.to_pylist(), start=1):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bincount import progress
+from bincount.data.parquet import table_in
 from bincount.data.records import BINS_SCHEMA, ITEMS_SCHEMA, BadRecord, Record, parse_record, record_tables
 from bincount.data.skipped import Skipped
 from bincount.data.unfinished import Piece, Unfinished
@@ -117,5 +118,5 @@ def read_parts(store: Store, table: str, schema: pa.Schema) -> pa.Table:
     """
     folder = store.below(f"tables/{table}")
     names = [name for name in folder.names() if not name.startswith("_")]
-    parts = [pq.read_table(pa.BufferReader(folder.read(name)), schema=schema) for name in names]
-    return pa.concat_tables([schema.empty_table(), *parts])
+    parts = [table_in(folder.read(name), schema.names) for name in names]
+    return pa.concat_tables([schema.empty_table(), *parts], promote_options="permissive").cast(schema)

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bincount.data.parquet import table_in
 from bincount.data.skipped import Skipped
 from bincount.errors import BadInput, BincountError
 from bincount.storage import NotThere, Store
@@ -89,7 +90,7 @@ class Unfinished:
         for name, note in zip(names, self.store.read_many(map(_note, names)), strict=True):
             if isinstance(note, str):
                 raise BincountError(f"{self.store.place(_note(name))} {note}")
-            rows = pq.read_table(pa.BufferReader(note))
+            rows = table_in(note)
             notes = orjson.loads(rows.schema.metadata[_NOTES])
             skipped = [Skipped(*each) for each in notes["skipped"]]
             yield Piece(rows.replace_schema_metadata(None), skipped, notes["sha256"])

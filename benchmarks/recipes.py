@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from bincount.pretraining import TRAINING
+from bincount.config import COLLAGES_LEARNT
 
 DECODINGS = ("mode", "median", "mean")
 EPOCH = re.compile(r" INFO epoch .*  (\d+) s  [\d,]+ photos/s$", re.MULTILINE)
@@ -53,7 +53,7 @@ def passes(folder: Path, data: str) -> float:
     """How often as many photos as there are to train on went through the network."""
     config = OmegaConf.load(folder / "config.yaml")
     photos = json.loads((Path(data) / "index.json").read_bytes())["splits"]["train"]["samples"]
-    collages = config.pretrain.epochs * round(config.pretrain.photos * TRAINING)
+    collages = config.pretrain.epochs * round(config.pretrain.photos * COLLAGES_LEARNT)
     return float(config.trainer.max_epochs + collages / photos)
 
 

@@ -5,7 +5,7 @@ A verb receives its plain dataclass from this module; nothing below reads YAML o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from bincount.errors import BadInput, near
 
@@ -165,6 +165,14 @@ class PrepareConfig:
 
 
 # --- train --------------------------------------------------------------------------------------------
+
+#: What is logged of validation, and which way is better: for early stopping, checkpoints and schedulers.
+WATCHED: dict[str, Literal["min", "max"]] = {
+    "val/loss": "min",
+    "val/accuracy": "max",
+    "val/rmse": "min",
+    "val/mae": "min",
+}
 
 
 @dataclass(kw_only=True)
@@ -345,7 +353,7 @@ class Plateau(Scheduler):
 
     factor: float = _below_one()
     patience: int = _at_least(0)
-    monitor: str
+    monitor: str = _one_of(*WATCHED)
 
 
 SCHEDULERS: dict[str, type[Scheduler]] = {
@@ -473,12 +481,16 @@ class Trainer:
     min_delta: float = _at_least(0)
     checkpoint_every: int | None = _at_least(1)
     checkpoint_copy: str | None = _path()
-    monitor: str
+    monitor: str = _one_of(*WATCHED)
     clip_gradient: float | None = _above_zero()
     evaluate: str | None = _one_of("train", "val", "test")
     sync_batchnorm: bool
     ema: float | None = _below_one()
     profiler: str | None = _one_of("simple", "pytorch")
+
+
+#: The share of the collages to learn from; the others show how well they are counted.
+COLLAGES_LEARNT = 0.92
 
 
 @dataclass(kw_only=True)

@@ -19,13 +19,12 @@ import lightning as L
 import torch
 
 from bincount import compose, run
-from bincount.config import Launcher, Optimizer, TrainConfig
+from bincount.config import WATCHED, Launcher, Optimizer, TrainConfig
 from bincount.data.course import Course
 from bincount.data.datamodule import BinData
 from bincount.data.index import Index
 from bincount.errors import BincountError, Stopped
 from bincount.model import backbones, objectives
-from bincount.model.metrics import WATCHED
 from bincount.model.module import CountModule
 from bincount.model.optimizers import rate_factor
 from bincount.training import loggers, profiling, ranks

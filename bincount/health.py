@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from bincount.model.metrics import WATCHED
+from bincount.config import WATCHED
 
 #: A row of metrics.csv: what was not logged at its step is empty, or missing.
 Row = Mapping[str, str]

@@ -13,9 +13,8 @@ from omegaconf import OmegaConf
 
 from bincount import run, storage
 from bincount.compose import compose, typed
-from bincount.config import Logger, PrepareConfig, TrainConfig
+from bincount.config import COLLAGES_LEARNT, Logger, PrepareConfig, TrainConfig
 from bincount.data.index import Index
-from bincount.errors import BadInput
 from bincount.fit import fit
 from bincount.prepare import make
 from bincount.training import ranks, sealed
@@ -23,35 +22,11 @@ from bincount.training.signals import Signals
 
 log = logging.getLogger(__name__)
 
-#: The share of the collages to learn from; the others show how well they are counted.
-TRAINING = 0.92
-
 #: Pixels of a collage's side at least: what a bin can be drawn on.
 SMALLEST = 32
 
 #: The folder of the collages in that of the pre-training.
 COLLAGES = "collages"
-
-
-def check(config: TrainConfig) -> None:
-    """Find what would stop the pre-training. Raises BadInput."""
-    epochs, hours = config.pretrain.epochs, config.trainer.max_hours
-    if config.launcher.nodes > 1:
-        raise BadInput(
-            f"pretrain.epochs={epochs}: that runs on one node: pre-train on one, and give "
-            "model.weights=RUN/pretraining/checkpoints/last.ckpt"
-        )
-    if hours is not None:
-        raise BadInput(
-            f"trainer.max_hours={hours:g}: it would count anew after the {epochs} epochs of pre-training: "
-            "leave it or pretrain.epochs out"
-        )
-    batch = config.data.batch_size * config.launcher.devices
-    if round(config.pretrain.photos * TRAINING) < batch:
-        raise BadInput(
-            f"pretrain.photos={config.pretrain.photos}: a step takes {batch} photos, and {TRAINING:.0%} of "
-            "them are learnt from"
-        )
 
 
 def pretrain(config: TrainConfig, index: Index, folder: Path, signals: Signals) -> None:
@@ -90,8 +65,8 @@ def _collages(config: TrainConfig, index: Index, out: Path) -> PrepareConfig:
         "seed": config.seed,
         "max_count": index.counts.max_count,
         "overflow": "class" if index.counts.more else "skip",
-        "split.train": TRAINING,
-        "split.val": 1 - TRAINING,
+        "split.train": COLLAGES_LEARNT,
+        "split.val": 1 - COLLAGES_LEARNT,
         "split.test": 0,
         "shortest_side": "null",
     }

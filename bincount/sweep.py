@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bincount import run, space, storage
 from bincount.compose import WHOLE, compose, typed
-from bincount.config import RandomSweep, SageMaker, TrainConfig
+from bincount.config import WATCHED, RandomSweep, SageMaker, TrainConfig
 from bincount.errors import BadInput, Stopped, complaint
 from bincount.space import Combination, Interval, Space
 
@@ -242,7 +242,6 @@ def _find(name: str, runs: str) -> Path:
 
 def _carry_out(folder: Path, plan: Plan, place: Place) -> None:
     """Run the trials that are left, and tell how all of them rank."""
-    from bincount.model.metrics import WATCHED
     from bincount.ranking import Ranking
     from bincount.study import Objective, Study
     from bincount.training.signals import Signals

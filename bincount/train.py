@@ -13,15 +13,14 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-from bincount import compose, health, pretraining, run, storage
-from bincount.config import EvaluateConfig, EvaluationData, Plateau, SageMaker, TrainConfig
+from bincount import checks, compose, health, pretraining, run, storage
+from bincount.config import EvaluateConfig, EvaluationData, SageMaker, TrainConfig
 from bincount.data.course import check_kept
 from bincount.data.datamodule import BinData, kept_settings
 from bincount.data.index import Index
-from bincount.errors import BadInput, complaint, nearest
+from bincount.errors import BadInput, complaint
 from bincount.evaluate import calibrate, evaluate
 from bincount.fit import copies_of, counter_facts, fit, model_of
-from bincount.model.metrics import WATCHED
 from bincount.training import ranks, sealed
 from bincount.training.checkpoints import FACTS
 from bincount.training.hosts import Meeting
@@ -142,51 +141,14 @@ def check(config: TrainConfig, index: Index, fresh: bool = True) -> None:
 
     ``fresh``: it begins with the weights of ``model.weights``, and not with a checkpoint's.
     """
-    if "train" not in index.splits:
-        raise BadInput(
-            f"{index.store.address} has no photos in split 'train': prepare it with split.train above 0"
-        )
-    photos = round(index.summary["splits"]["train"]["samples"] * config.data.fraction)
-    per_count = index.photos_per_count("train")
-    held = [name for name, number in per_count.items() if number]
-    if len(held) == 1:
-        raise BadInput(
-            f"{index.store.address}: every training photo has the count {held[0]}: there is nothing to learn"
-        )
-    batch = config.data.batch_size * config.launcher.devices * config.launcher.nodes
-    if photos < batch:
-        raise BadInput(
-            f"data.batch_size={config.data.batch_size}: a step takes {batch} photos, and there are {photos}"
-        )
-    monitors = {"trainer.monitor": config.trainer.monitor}
-    if isinstance(config.scheduler, Plateau):
-        monitors["scheduler.monitor"] = config.scheduler.monitor
-        if "val" not in index.splits:
-            raise BadInput(
-                f"scheduler=plateau: it watches validation, and {index.store.address} has no split 'val'"
-            )
-    for key, monitor in monitors.items():
-        if monitor not in WATCHED:
-            raise BadInput(f"{key}={monitor}: {nearest(monitor, WATCHED)}")
-    if config.trainer.stop_after is not None and "val" not in index.splits:
-        raise BadInput(
-            f"trainer.stop_after={config.trainer.stop_after}: it watches validation, and "
-            f"{index.store.address} has no split 'val'"
-        )
-    if config.launcher.accelerator == "cpu":
-        for key, wanted in {
-            "trainer.sync_batchnorm=true": config.trainer.sync_batchnorm,
-            "launcher.backend=nccl": config.launcher.backend == "nccl",
-        }.items():
-            if wanted:
-                raise BadInput(f"{key}: that is for GPUs alone: leave it out, or write launcher=gpu")
+    begun = config if fresh else replace(config, pretrain=replace(config.pretrain, epochs=0))
+    for line in checks.found(begun, checks.Photos.of(index, config)):
+        raise BadInput(line)
     if config.launcher.accelerator == "gpu" and torch.cuda.device_count() < config.launcher.devices:
         found = torch.cuda.device_count()
         raise BadInput(
             f"launcher.devices={config.launcher.devices}: there are {found} GPUs; launcher=local needs none"
         )
-    if config.pretrain.epochs and fresh:
-        pretraining.check(config)
     # Builds the model once for its own checks: unknown names, weights that do not fit, sizes it cannot take.
     model_of(config, index, fresh)
 

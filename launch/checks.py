@@ -4,12 +4,14 @@ A check takes the job and gives the line that people are told, or None. It has a
 where all are: tests take each away and see that nothing else would have caught what it catches.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from bincount.config import Plateau, WandbLogger
+from bincount import checks as training
+from bincount.config import TrainConfig, WandbLogger
 from bincount.errors import BadInput, nearest
 from launch import instances
 from launch.job import IMAGE, ROLE, Job, Order
@@ -273,13 +275,6 @@ def cpus_not_paid_as_gpus(job: Job) -> str | None:
 
 
 @_check()
-def backend_fits_device(job: Job) -> str | None:
-    if job.train and job.launcher.accelerator == "cpu" and job.launcher.backend in ("nccl", "smddp"):
-        return f"launcher.backend={job.launcher.backend}: that is for GPUs alone: auto takes gloo for CPUs"
-    return None
-
-
-@_check()
 def bf16_in_hardware(job: Job) -> str | None:
     if not job.train or job.launcher.precision != "bf16-mixed" or not job.instance or not job.instance.gpus:
         return None
@@ -288,13 +283,6 @@ def bf16_in_hardware(job: Job) -> str | None:
             f"launcher.precision=bf16-mixed: {job.instance.gpu}s of {job.instance_type} do not compute in "
             "it: auto, or 16-mixed"
         )
-    return None
-
-
-@_check()
-def batchnorm_fits_device(job: Job) -> str | None:
-    if job.train and job.train.trainer.sync_batchnorm and job.launcher.accelerator == "cpu":
-        return "trainer.sync_batchnorm=true: that is for GPUs alone, and launcher.accelerator is cpu"
     return None
 
 
@@ -362,26 +350,6 @@ def run_stops_before_job(job: Job) -> str | None:
 
 
 @_check()
-def pretrains_on_one_node(job: Job) -> str | None:
-    if job.train and job.train.pretrain.epochs and job.launcher.nodes > 1:
-        return (
-            f"pretrain.epochs={job.train.pretrain.epochs}: that runs on one node, and "
-            f"launcher.nodes={job.launcher.nodes}: give launcher.nodes=1 or pretrain.epochs=0"
-        )
-    return None
-
-
-@_check()
-def pretrains_without_limit(job: Job) -> str | None:
-    if job.train and job.train.pretrain.epochs and job.train.trainer.max_hours is not None:
-        return (
-            f"trainer.max_hours={job.train.trainer.max_hours:g}: it would count anew after the "
-            f"{job.train.pretrain.epochs} epochs of pre-training: leave it or pretrain.epochs out"
-        )
-    return None
-
-
-@_check()
 def resumes_by_checkpoints(job: Job) -> str | None:
     if job.train and job.train.resume is not None:
         return (
@@ -401,36 +369,6 @@ def copies_in_s3(job: Job) -> str | None:
 
 
 # --- data ---------------------------------------------------------------------------------------------
-
-
-@_check()
-def enough_photos(job: Job) -> str | None:
-    if job.train and job.data and job.steps == 0:
-        batch = job.train.data.batch_size * job.ranks
-        return (
-            f"data.batch_size={job.train.data.batch_size}: a step of {job.ranks} ranks takes "
-            f"{batch:,} photos, and "
-            f"there are {job.data.epoch:,}"
-        )
-    return None
-
-
-@_check()
-def plateau_has_validation(job: Job) -> str | None:
-    if job.train and job.data and "val" not in job.data.splits and isinstance(job.train.scheduler, Plateau):
-        return f"scheduler=plateau: it watches validation, and {job.train.data.root} has no split 'val'"
-    return None
-
-
-@_check()
-def stopping_has_validation(job: Job) -> str | None:
-    if not job.train or not job.data or "val" in job.data.splits or job.train.trainer.stop_after is None:
-        return None
-    return (
-        f"trainer.stop_after={job.train.trainer.stop_after}: it watches validation, and "
-        f"{job.train.data.root} "
-        "has no split 'val'"
-    )
 
 
 @_check()
@@ -558,3 +496,26 @@ def parts_are_the_nodes(job: Job) -> str | None:
             "part and merge: each instance of the job makes its own part, and they are joined: leave them out"
         )
     return None
+
+
+# --- what `bincount train` would find, too ------------------------------------------------------------
+
+
+def _of_config(check: Callable[[TrainConfig], str | None]) -> Check:
+    @functools.wraps(check)
+    def of_job(job: Job) -> str | None:
+        return check(job.train) if job.train else None
+
+    return of_job
+
+
+def _of_photos(check: training.Check) -> Check:
+    @functools.wraps(check)
+    def of_job(job: Job) -> str | None:
+        return check(job.train, job.data.photos) if job.train and job.data else None
+
+    return of_job
+
+
+CHECKS |= {name: _of_config(check) for name, check in training.OF_CONFIG.items()}
+CHECKS |= {name: _of_photos(check) for name, check in training.OF_PHOTOS.items()}

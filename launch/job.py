@@ -6,12 +6,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
-
+from bincount.checks import Photos, layout
 from bincount.config import EvaluateConfig, PrepareConfig, SageMaker, TrainConfig
-from bincount.data.balance import copies
 from bincount.data.index import Index
-from bincount.data.plan import Layout
 from launch.instances import Instance, types
 
 #: AWS's own images, for any region. torch 2.4.1 is the last with SMDDP.
@@ -37,25 +34,17 @@ ROLE = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/[\w+=,.@/-]{1,5
 
 @dataclass(frozen=True)
 class DataSet:
-    """What an index tells a job of its data. ``epoch``: photos of a training epoch; ``gb``: of all splits."""
+    """What an index tells a job of its data. ``gb``: of all splits."""
 
-    epoch: int
-    splits: tuple[str, ...]
+    photos: Photos
     gb: float
 
     @classmethod
     def of(cls, index: Index, config: TrainConfig) -> "DataSet":
-        """The facts of an opened data set; an epoch is as long as ``data.balance`` and ``fraction`` say."""
-        total, epoch = 0, 0
-        for name in index.splits:
-            table = index.split(name)
-            total += int(table.jpeg_length.sum()) + BESIDE_JPEG * len(table)
-            if name == "train":
-                photos = len(table)
-                if config.data.balance == "oversample":
-                    photos = int(np.sum(copies(index.counts.classes(table.count), len(index.counts))))
-                epoch = max(1, round(photos * config.data.fraction))
-        return cls(epoch, tuple(index.splits), total / 1e9)
+        """The facts of an opened data set."""
+        tables = [index.split(name) for name in index.splits]
+        total = sum(int(table.jpeg_length.sum()) + BESIDE_JPEG * len(table) for table in tables)
+        return cls(Photos.of(index, config), total / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +132,7 @@ class Job(Order):
         """Steps of an epoch, on every rank; None where the data set was not read."""
         if self.train is None or self.data is None:
             return None
-        layout = Layout(self.ranks, self.train.data.workers, self.train.data.batch_size)
-        return self.data.epoch // layout.global_batch
+        return self.data.photos.epoch // layout(self.train).global_batch
 
     @property
     def image(self) -> str:

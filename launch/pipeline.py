@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from bincount import words as known_words
 from bincount.compose import compose, typed
+from bincount.config import WATCHED
 from bincount.errors import BadInput, nearest
-from bincount.model.metrics import WATCHED
 from launch import aws, deploy, instances, pipeline_checks, preview, requests, service_model, start, steps
 from launch.hosting import Endpoint
 from launch.job import Job

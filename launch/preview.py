@@ -97,7 +97,7 @@ def _steps(job: Job, data_told: str) -> str:
         return f"{batch}; steps are not known: {data_told}"
     epochs = config.trainer.max_epochs
     return (
-        f"{batch}; {job.data.epoch:,} photos an epoch = {job.steps:,} steps an epoch on each rank, "
+        f"{batch}; {job.data.photos.epoch:,} photos an epoch = {job.steps:,} steps an epoch on each rank, "
         f"{job.steps * epochs:,} in {epochs} epochs; the data set has {job.data.gb:,.2f} GB"
     )
 

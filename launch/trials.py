@@ -60,7 +60,7 @@ def jobs_of(plan: Plan, name: str | None = None) -> list[Job]:
     for combination in plan.space.samples()[: sweep.COMPOSED]:
         job, _ = start.composed("train", [*plan.space.words(combination), *ALL], name)
         checks.run_checks(job, checks.CHECKS)
-        if job.data and "val" not in job.data.splits:
+        if job.data and "val" not in job.data.photos.splits:
             raise BadInput(f"{job.config.data.root} has no split 'val', on which trials are scored")  # type: ignore[union-attr]
         if job.checkpoints is None:
             raise BadInput("launcher.checkpoints=none: a trial's figures come back beside its checkpoints")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bincount import sweep
-from bincount.model.metrics import WATCHED
+from bincount.config import WATCHED
 from bincount.space import Interval, Parameter
 from bincount.sweep import Plan
 from bincount.words import groups

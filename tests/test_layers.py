@@ -14,7 +14,7 @@ LAYERS = [
     {"config", "run"},
     {"compose", "data", "engines", "model", "training"},
     {"answering"},
-    {"comparison", "counter", "exported", "fit", "health", "page", "pictures", "space"},
+    {"checks", "comparison", "counter", "exported", "fit", "health", "page", "pictures", "space"},
     {"heatmap"},
     {"counting", "exploring", "exporting", "report", "study"},
     {"auditing", "checkup", "scoring", "trials"},

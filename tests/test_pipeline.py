@@ -30,9 +30,9 @@ from aws_stand_in import (  # noqa: F401
 from rehearsal import Host, stage
 
 from bincount import container
+from bincount.config import WATCHED
 from bincount.data.index import Index
 from bincount.errors import BadInput
-from bincount.model.metrics import WATCHED
 from launch import (
     aws,
     cleanup,

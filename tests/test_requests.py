@@ -14,6 +14,7 @@ import pytest
 from aws_stand_in import IMAGE, REGION, ROLE, Aws, aws_account, moto_server  # noqa: F401
 from omegaconf import OmegaConf
 
+from bincount.checks import Photos
 from bincount.compose import typed
 from bincount.errors import BadInput
 from launch import requests, service_model, start
@@ -69,7 +70,7 @@ def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tu
 
 
 def job_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Job:
-    data = DataSet(4200, ("train", "val", "test"), 0.05)
+    data = DataSet(Photos(("train", "val", "test"), 4200, ("0", "1")), 0.05)
     monkeypatch.setattr(start, "read_data", lambda job: (replace(job, data=data), ""))
     return start.composed(words[0], words[1:], name="bincount-golden-20261121-120000-ab12")[0]
 

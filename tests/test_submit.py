@@ -15,6 +15,7 @@ from aws_stand_in import IMAGE, ROLE, Aws, aws_account, moto_server  # noqa: F40
 from omegaconf import OmegaConf
 
 from bincount import cli
+from bincount.checks import Photos
 from bincount.compose import compose
 from launch import aws, checks, instances, preflight, start, submit
 from launch.job import DataSet, Job
@@ -34,9 +35,12 @@ ON_CPU = [*TRAIN, "launcher.accelerator=cpu", "launcher.instance_type=ml.c5.9xla
 PREPARE = ["prepare", "source=synthetic", "out=s3://mine/new", f"launcher.image={CPU}", *GIVEN]
 WANDB = "launcher.secrets.WANDB_API_KEY"
 
-DATA = DataSet(4200, ("train", "val", "test"), 0.05)
-NO_VAL = DataSet(4200, ("train", "test"), 0.05)
-LARGE = DataSet(400_000, ("train", "val", "test"), 900.0)
+PHOTOS = Photos(("train", "val", "test"), 4200, ("0", "1", "2"))
+DATA = DataSet(PHOTOS, 0.05)
+NO_VAL = DataSet(replace(PHOTOS, splits=("train", "test")), 0.05)
+NO_TRAIN = DataSet(Photos(("val", "test"), 0, ()), 0.05)
+ALIKE = DataSet(replace(PHOTOS, held=("3",)), 0.05)
+LARGE = DataSet(replace(PHOTOS, epoch=400_000), 900.0)
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,14 @@ WRONG = [
         ["data.batch_size=1051"],
         "a step of 4 ranks takes 4,204 photos",
         "batch, ranks, photos",
+    ),
+    Wrong("training_has_photos", [], "has no photos in split 'train'", "data", data=NO_TRAIN),
+    Wrong("counts_differ", [], "every training photo has the count 3", "data", data=ALIKE),
+    Wrong(
+        "enough_collages",
+        ["pretrain.epochs=2", "pretrain.photos=200", "launcher.nodes=1"],
+        "pretrain.photos=200: a step takes 256 photos",
+        "pre-training, batch, ranks",
     ),
     Wrong("plateau_has_validation", ["scheduler=plateau"], "no split 'val'", "scheduler, data", data=NO_VAL),
     Wrong(

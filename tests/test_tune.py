@@ -15,6 +15,7 @@ from aws_stand_in import IMAGE, ROLE, Aws, aws_account, moto_server  # noqa: F40
 from rehearsal import Host, image_entry, stage
 
 from bincount import container
+from bincount.checks import Photos
 from bincount.errors import BadInput
 from launch import aws, requests, service_model, start, submit, tune
 from launch.job import DataSet
@@ -38,7 +39,7 @@ REQUESTS = {
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A data set that need not be read."""
-    data = DataSet(4200, ("train", "val", "test"), 0.05)
+    data = DataSet(Photos(("train", "val", "test"), 4200, ("0", "1")), 0.05)
     monkeypatch.setattr(start, "read_data", lambda job: (replace(job, data=data), ""))
 
 
@@ -175,7 +176,7 @@ def tried(ranges: dict[str, Any]) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_tuners_job_on_two_hosts_trains_with_what_is_tried(small_data: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        data = DataSet(68, ("train", "val", "test"), 0.01)
+        data = DataSet(Photos(("train", "val", "test"), 68, ("0", "1")), 0.01)
         patch.setattr(start, "read_data", lambda job: (replace(job, data=data), ""))
         tuning = tune.composed(SMALL, NAME)
     (request,) = tune.made(tuning).values()

@@ -9,7 +9,7 @@ for max_count + 1, so errors on fuller bins are understated in RMSE and MAE.
 """
 
 import math
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,14 +20,6 @@ from torchmetrics import Metric
 from bincount.model.decoding import DECODINGS, decode
 
 ECE_BINS = 15
-
-# What is logged of validation, and which way is better: for early stopping, checkpoints and schedulers.
-WATCHED: dict[str, Literal["min", "max"]] = {
-    "val/loss": "min",
-    "val/accuracy": "max",
-    "val/rmse": "min",
-    "val/mae": "min",
-}
 
 
 class CountFigures(TypedDict):

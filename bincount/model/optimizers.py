@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
 
 from bincount import config
 from bincount.errors import BadInput
-from bincount.model.metrics import WATCHED
 from bincount.model.registry import Registry
 
 Groups = list[dict[str, Any]]
@@ -112,7 +111,7 @@ def plateau(
     settings: config.Plateau, optimizer: Optimizer, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
     scheduler = ReduceLROnPlateau(
-        optimizer, mode=WATCHED[settings.monitor], factor=settings.factor, patience=settings.patience
+        optimizer, mode=config.WATCHED[settings.monitor], factor=settings.factor, patience=settings.patience
     )
     return {"scheduler": scheduler, "interval": "epoch", "monitor": settings.monitor}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bincount import health, pictures, run
 from bincount.comparison import number, percent
-from bincount.model.metrics import WATCHED
+from bincount.config import WATCHED
 from bincount.page import folded, heading, line, picture, table
 
 COLLAGES, LEARNING, HEALTH = "Learning from collages first", "Learning", "Training health"

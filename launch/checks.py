@@ -149,8 +149,7 @@ def secrets_are_names(job: Job) -> str | None:
         if re.fullmatch(r"[0-9a-fA-F]{32,}", name) or not SECRET_NAME.fullmatch(name):
             return (
                 f"launcher.secrets.{variable}: give the name of a secret in Secrets Manager, "
-                "never its value, "
-                "which anyone who may see the job would see"
+                "never its value, which anyone who may see the job would see"
             )
     return None
 
@@ -202,8 +201,7 @@ def smddp_in_its_image(job: Job) -> str | None:
     if tag is None or tag["torch"] != SMDDP_TORCH or tag["python"] not in (None, SMDDP_PYTHON):
         return (
             f"launcher.image={job.image}: SMDDP is in AWS's images of torch {SMDDP_TORCH} for "
-            "Python 3.11 alone, "
-            f"and the tag has to begin with {SMDDP_TORCH}-gpu-py311"
+            f"Python 3.11 alone, and the tag has to begin with {SMDDP_TORCH}-gpu-py311"
         )
     return None
 
@@ -257,8 +255,7 @@ def instance_is_used(job: Job) -> str | None:
     if job.launcher.devices < job.instance.gpus:
         return (
             f"launcher.devices={job.launcher.devices}: {job.instance_type} has "
-            f"{job.instance.gpus} GPUs, and all "
-            "are paid for"
+            f"{job.instance.gpus} GPUs, and all are paid for"
         )
     return None
 
@@ -354,8 +351,7 @@ def resumes_by_checkpoints(job: Job) -> str | None:
     if job.train and job.train.resume is not None:
         return (
             f"resume={job.train.resume}: a job sees no run of this machine: "
-            "launcher.checkpoints=s3://… of the "
-            "earlier job goes on with it"
+            "launcher.checkpoints=s3://… of the earlier job goes on with it"
         )
     return None
 
@@ -376,8 +372,7 @@ def data_fits_volume(job: Job) -> str | None:
     if job.train and job.data and job.launcher.input == "File" and job.data.gb > job.launcher.volume_gb:
         return (
             f"launcher.volume_gb={job.launcher.volume_gb}: launcher.input=File copies "
-            f"{job.data.gb:,.1f} GB there: "
-            "a larger volume, or launcher.input=s3"
+            f"{job.data.gb:,.1f} GB there: a larger volume, or launcher.input=s3"
         )
     return None
 
@@ -419,8 +414,7 @@ def output_beside_data(job: Job) -> str | None:
     if job.output == root or job.output.startswith(f"{root}/"):
         return (
             f"launcher.output={job.output}: it lies in data.root, and "
-            f"launcher.input={job.launcher.input} would "
-            "bring every earlier job, too"
+            f"launcher.input={job.launcher.input} would bring every earlier job, too"
         )
     return None
 

@@ -194,7 +194,6 @@ def in_region(job: Order, key: str, address: str) -> str | None:
     if region and region != job.launcher.region:
         return (
             f"{key}={address}: its bucket is in {region} and the job in {job.launcher.region}: "
-            "SageMaker refuses "
-            "that, or every byte is paid for: give launcher.region or another bucket"
+            "SageMaker refuses that, or every byte is paid for: give launcher.region or another bucket"
         )
     return None

@@ -78,8 +78,7 @@ def _places(job: Job) -> dict[str, str]:
     found["data"] = f"{config.data.root}, {how[launcher.input]}"
     found["FSx for Lustre"] = (
         f"not used: its smallest file system is {FSX_LEAST_GB:,} GB, about {month:,.0f} USD a "
-        "month whether jobs run "
-        "or not, and it needs a VPC"
+        "month whether jobs run or not, and it needs a VPC"
     )
     found["checkpoints"] = job.checkpoints or "none are kept: what is interrupted is lost"
     found["model, run folder"] = f"{job.output}/{job.name}/output/model.tar.gz"
@@ -107,8 +106,7 @@ def _price(job: Job, price: Price) -> dict[str, str]:
     found = {
         "on demand": (
             f"{most:,.2f} USD = {launcher.max_hours:g} h x {launcher.nodes} x "
-            f"({price.usd_hour:,.3f} USD for an "
-            f"instance + {_volume(job):,.3f} USD for its volume) an hour"
+            f"({price.usd_hour:,.3f} USD for an instance + {_volume(job):,.3f} USD for its volume) an hour"
         )
     }
     if job.train:

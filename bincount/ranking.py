@@ -14,7 +14,7 @@ from bincount import pictures, progress, run, storage
 from bincount.comparison import WIDE, number, percent
 from bincount.errors import BadInput, BincountError
 from bincount.space import Space, short_names
-from bincount.study import FIGURES, Objective, State, Study, Trial
+from bincount.study import FIGURES, Goal, State, Study, Trial
 from bincount.trials import Ended
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,8 @@ TITLES = {"accuracy": "accuracy", "rmse": "RMSE", "mae": "MAE", "nll": "NLL"}
 class Ranking:
     """The trials of the sweep in ``folder``: told as they end, kept in trials.csv, and ranked."""
 
-    def __init__(self, folder: Path, searched: Space, study: Study, objective: Objective):
-        self._folder, self._space, self._study, self._objective = folder, searched, study, objective
+    def __init__(self, folder: Path, searched: Space, study: Study, goal: Goal):
+        self._folder, self._space, self._study, self._goal = folder, searched, study, goal
         self._failures: list[BincountError] = []
 
     def note(self, ended: Ended, stopping: bool) -> None:
@@ -67,14 +67,14 @@ class Ranking:
         ranked, best = self._study.ranked(), self._study.best()
         self._write()
         out = progress.out
-        out.print(table(ranked, self._space, self._objective, out.width))
+        out.print(table(ranked, self._space, self._goal, out.width))
         if best is None:
             raise self._failures[-1] if self._failures else BincountError("no trial came to its end")
         done = [trial for trial in ranked if trial.figures]
         names = short_names(self._space.keys)
         drawn = {name: [trial.values[key] for trial in done] for key, name in names.items()}
-        scores = [trial.figures[self._objective.figure] for trial in done]
-        title = TITLES[self._objective.figure]
+        scores = [trial.figures[self._goal.figure] for trial in done]
+        title = TITLES[self._goal.figure]
         pictures.trials(self._folder / "trials.png", drawn, scores, done.index(best), title)
         whole = self._folder.resolve()
         run.point_latest(whole.parents[1], whole / best.name)
@@ -89,11 +89,11 @@ class Ranking:
         return found
 
     def _told(self, trial: Trial, figures: Mapping[str, float]) -> str:
-        figure = self._objective.figure
+        figure = self._goal.figure
         return f"trial {trial.name}: {self._values(trial)}: {TITLES[figure]} {told(figure, figures[figure])}"
 
     def _best_told(self) -> str:
-        best, figure = self._study.best(), self._objective.figure
+        best, figure = self._study.best(), self._goal.figure
         assert best is not None
         return f"best {told(figure, best.figures[figure])} (trial {best.name})"
 
@@ -105,12 +105,12 @@ class Ranking:
         storage.write_text(self._folder / "trials.csv", as_csv(self._study.ranked(), self._space))
 
 
-def table(trials: Sequence[Trial], space: Space, objective: Objective, width: int) -> Table:
+def table(trials: Sequence[Trial], space: Space, goal: Goal, width: int) -> Table:
     """The ranked trials for a terminal of ``width`` columns; a narrow one is shown fewer figures."""
-    figures = [each for each in FIGURES if width >= WIDE or each in (objective.figure, "accuracy", "rmse")]
+    figures = [each for each in FIGURES if width >= WIDE or each in (goal.figure, "accuracy", "rmse")]
     shown = Table("", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     shown.title_justify = shown.caption_justify = "left"
-    shown.title = f"{len(trials):,} trials, ranked by {TITLES[objective.figure]} on val"
+    shown.title = f"{len(trials):,} trials, ranked by {TITLES[goal.figure]} on val"
     shown.add_column("trial", justify="right", no_wrap=True)
     for name in short_names(space.keys).values():
         shown.add_column(name, overflow="fold")

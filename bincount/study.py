@@ -33,7 +33,7 @@ FIGURES = ("accuracy", "rmse", "mae", "nll")
 
 
 @dataclass(frozen=True)
-class Objective:
+class Goal:
     """The figure that trials are ranked by, and whether the ``max`` or the ``min`` of it is best."""
 
     figure: str
@@ -72,15 +72,15 @@ class Study:
     and continued goes on as if it had never been stopped.
     """
 
-    def __init__(self, path: Path, space: Space, settings: Sweep, seed: int, objective: Objective):
-        self._space, self._settings, self._seed, self._objective = space, settings, seed, objective
+    def __init__(self, path: Path, space: Space, settings: Sweep, seed: int, goal: Goal):
+        self._space, self._settings, self._seed, self._goal = space, settings, seed, goal
         self._grid = None if isinstance(settings, RandomSweep) else space.grid()
         self._file = _alone(path)
         self._storage = JournalStorage(JournalFileBackend(str(path)))
         self._study = optuna.create_study(
             study_name=NAME,
             storage=self._storage,
-            direction="maximize" if objective.best == "max" else "minimize",
+            direction="maximize" if goal.best == "max" else "minimize",
             load_if_exists=True,
         )
         self._id = self._storage.get_study_id_from_name(NAME)
@@ -124,7 +124,7 @@ class Study:
         """Note what a trial gave."""
         kept = {figure: float(figures[figure]) for figure in FIGURES}
         self._note(trial, figures=kept, seconds=seconds)
-        self._study.tell(trial.number, kept[self._objective.figure])
+        self._study.tell(trial.number, kept[self._goal.figure])
 
     def failed(self, trial: Trial, reason: str, seconds: float) -> None:
         """Note why a trial failed."""
@@ -134,11 +134,11 @@ class Study:
     def ranked(self) -> list[Trial]:
         """All trials: the best first, those that failed or are not done last."""
         trials = [self._trial(each) for each in self._study.get_trials(deepcopy=False)]
-        sign = -1 if self._objective.best == "max" else 1
+        sign = -1 if self._goal.best == "max" else 1
 
         def rank(trial: Trial) -> tuple[bool, float, int]:
             done = trial.state is State.DONE
-            return not done, sign * trial.figures[self._objective.figure] if done else 0.0, trial.number
+            return not done, sign * trial.figures[self._goal.figure] if done else 0.0, trial.number
 
         return sorted(trials, key=rank)
 

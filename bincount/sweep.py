@@ -51,7 +51,7 @@ LOOK, REACHED = 0.1, 2.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What the words of a sweep ask for. ``configs``: those of a few combinations, each value once."""
 
     words: list[str]
@@ -64,15 +64,15 @@ class Plan:
         return self.configs[0]
 
 
-class Place(Protocol):
+class Venue(Protocol):
     """Where the trials of a sweep run. ``program``: the command that begins a sweep there."""
 
     program: str
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SweepPlan) -> None:
         """Find what would stop the trials, before anything costs time. Raises BadInput."""
 
-    def runner(self, folder: Path, plan: Plan) -> "Runner":
+    def runner(self, folder: Path, plan: SweepPlan) -> "Runner":
         """What runs them."""
 
 
@@ -81,30 +81,30 @@ class ThisMachine:
 
     program = "bincount train -m"
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SweepPlan) -> None:
         _check(plan)
 
-    def runner(self, folder: Path, plan: Plan) -> "Runner":
+    def runner(self, folder: Path, plan: SweepPlan) -> "Runner":
         return _here(folder, plan)
 
 
-def sweep(words: Sequence[str], place: Place | None = None) -> Path:
+def sweep(words: Sequence[str], venue: Venue | None = None) -> Path:
     """Begin a sweep, or go on with the one that `resume=` names; gives its folder.
 
-    ``place`` None: on this machine. Raises Stopped where a signal ends it.
+    ``venue`` None: on this machine. Raises Stopped where a signal ends it.
     """
-    place = place or ThisMachine()
+    venue = venue or ThisMachine()
     if "resume" in map(_key, words):
         folder, plan = _continued(words)
     else:
         plan = planned(words, Path.cwd())
         compose_all(plan)
-        place.check(plan)
-        folder = _begin(plan, place)
+        venue.check(plan)
+        folder = _begin(plan, venue)
     run.log_to(folder)
     log.info("sweep %s", folder)
     try:
-        _carry_out(folder, plan, place)
+        _carry_out(folder, plan, venue)
     except (Exception, KeyboardInterrupt) as error:
         run.note(complaint(error))
         raise
@@ -117,7 +117,7 @@ def first_trial(words: Sequence[str]) -> DictConfig:
     return compose("train", found.words(found.samples()[0]))
 
 
-def planned(words: Sequence[str], where: Path) -> Plan:
+def planned(words: Sequence[str], where: Path) -> SweepPlan:
     """Compose some trials, so that a mistake is told before the first. Raises BadInput."""
     found = space.parse(words)
     for word in words:
@@ -126,7 +126,7 @@ def planned(words: Sequence[str], where: Path) -> Plan:
     for key in found.keys:
         if key in ALIKE or key.partition(".")[0] == "sweep":
             raise BadInput(f"{key}: give it one value: {ALIKE.get(key, 'it says how to sweep')}")
-    plan = Plan(list(words), where, found, [_typed(found, each) for each in found.samples()[:COMPOSED]])
+    plan = SweepPlan(list(words), where, found, [_typed(found, each) for each in found.samples()[:COMPOSED]])
     if not found.parameters:
         raise BadInput("-m: give a word several values to try, as in optimizer.lr=0.001,0.01,0.1")
     settings = plan.first.sweep
@@ -154,7 +154,7 @@ def _typed(found: Space, combination: Combination) -> TrainConfig:
     return config
 
 
-def compose_all(plan: Plan) -> None:
+def compose_all(plan: SweepPlan) -> None:
     """Compose every combination of a grid that is not too large. Raises BadInput."""
     if not isinstance(plan.first.sweep, RandomSweep) and (plan.space.size or 0) <= COMPOSED:
         composed = plan.space.samples()
@@ -163,7 +163,7 @@ def compose_all(plan: Plan) -> None:
                 _typed(plan.space, combination)
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: SweepPlan) -> None:
     """Find what would stop trials on this machine, before anything costs time. Raises BadInput."""
     for config in plan.configs:
         if isinstance(config.launcher, SageMaker):
@@ -183,18 +183,18 @@ def _check(plan: Plan) -> None:
     train.check(plan.first, Index.open(plan.first.data.root))
 
 
-def _begin(plan: Plan, place: Place) -> Path:
+def _begin(plan: SweepPlan, venue: Venue) -> Path:
     """Make the folder of a new sweep."""
     folder = run.new_folder(plan.first.runs, plan.first.experiment, "-sweep")
     if (folder / run.SWEEP).exists():
-        raise BadInput(f"{folder} has a sweep already: `{place.program} resume={folder}` goes on with it")
+        raise BadInput(f"{folder} has a sweep already: `{venue.program} resume={folder}` goes on with it")
     _write(folder, plan)
     environment = json.dumps(run.environment(datetime.now(UTC)), indent=2)
     storage.write_text(folder / "environment.json", f"{environment}\n")
     return folder
 
 
-def _write(folder: Path, plan: Plan) -> None:
+def _write(folder: Path, plan: SweepPlan) -> None:
     config = plan.first
     facts = {
         "words": plan.words,
@@ -206,7 +206,7 @@ def _write(folder: Path, plan: Plan) -> None:
     storage.write_text(folder / run.SWEEP, OmegaConf.to_yaml(OmegaConf.create(facts)))
 
 
-def _continued(words: Sequence[str]) -> tuple[Path, Plan]:
+def _continued(words: Sequence[str]) -> tuple[Path, SweepPlan]:
     """Find the sweep to go on with; its words are changed only in how to sweep."""
     given = {_key(word): word for word in words}
     for key, word in given.items():
@@ -240,35 +240,35 @@ def _find(name: str, runs: str) -> Path:
     )
 
 
-def _carry_out(folder: Path, plan: Plan, place: Place) -> None:
+def _carry_out(folder: Path, plan: SweepPlan, venue: Venue) -> None:
     """Run the trials that are left, and tell how all of them rank."""
     from bincount.ranking import Ranking
-    from bincount.study import Objective, Study
+    from bincount.study import Goal, Study
     from bincount.training.signals import Signals
 
     config = plan.first
-    objective = Objective(MONITORED[config.trainer.monitor], WATCHED[config.trainer.monitor])
+    goal = Goal(MONITORED[config.trainer.monitor], WATCHED[config.trainer.monitor])
     with Signals() as signals:
-        study = Study(folder.resolve() / "study.log", plan.space, config.sweep, config.seed, objective)
+        study = Study(folder.resolve() / "study.log", plan.space, config.sweep, config.seed, goal)
         with contextlib.closing(study):
             _write(folder, plan)  # it may have other settings now
-            ranking = Ranking(folder, plan.space, study, objective)
+            ranking = Ranking(folder, plan.space, study, goal)
             if study.over:
                 more = "" if isinstance(config.sweep, RandomSweep) else ": each combination was tried"
                 log.info("the sweep is finished with %d trials%s", study.total, more)
             else:
                 with contextlib.chdir(plan.where):
-                    place.check(plan)
+                    venue.check(plan)
                 settings = config.sweep
                 told = "%d trials in all (sweep=%s), %d at a time"
                 log.info(told, study.total, settings.name, settings.jobs)
-                if not _search(study, place.runner(folder, plan), ranking, signals):
+                if not _search(study, venue.runner(folder, plan), ranking, signals):
                     assert signals.received is not None
-                    raise Stopped(signals.received, f": `{place.program} resume={folder}` goes on")
+                    raise Stopped(signals.received, f": `{venue.program} resume={folder}` goes on")
             ranking.tell()
 
 
-def _here(folder: Path, plan: Plan) -> "Here":
+def _here(folder: Path, plan: SweepPlan) -> "Here":
     """What runs the trials on this machine."""
     from bincount.trials import Here
 
@@ -305,7 +305,7 @@ def _wait_for_our_own(signals: "Signals") -> None:
         time.sleep(LOOK)
 
 
-def _command(plan: Plan, folder: Path, trial: "Trial") -> list[str]:
+def _command(plan: SweepPlan, folder: Path, trial: "Trial") -> list[str]:
     """What trains one trial, or goes on with it where it has begun: the sweep's words, and what all have."""
     command = [sys.executable, "-m", "bincount", "train"]
     whole = folder.resolve()

@@ -16,7 +16,7 @@ from bincount import storage, sweep
 from bincount.config import RandomSweep
 from bincount.errors import BadInput, BincountError
 from bincount.study import Trial
-from bincount.sweep import Plan
+from bincount.sweep import SweepPlan
 from bincount.trials import Ended
 from launch import aws, checks, instances, jobs, preflight, preview, requests, start
 from launch.job import Job, bucket_of
@@ -54,7 +54,7 @@ def train(words: list[str]) -> None:
     print(preview.ending(checks.missing(listed[0], checks.GIVEN)))
 
 
-def jobs_of(plan: Plan, name: str | None = None) -> list[Job]:
+def jobs_of(plan: SweepPlan, name: str | None = None) -> list[Job]:
     """The jobs of a few combinations, each value once. Raises BadInput where one would fail."""
     listed = []
     for combination in plan.space.samples()[: sweep.COMPOSED]:
@@ -68,13 +68,13 @@ def jobs_of(plan: Plan, name: str | None = None) -> list[Job]:
     return listed
 
 
-def number(plan: Plan) -> int:
+def number(plan: SweepPlan) -> int:
     """How many trials there will be."""
     settings = plan.first.sweep
     return settings.trials if isinstance(settings, RandomSweep) else len(plan.space.grid())
 
 
-def told(plan: Plan, listed: Sequence[Job]) -> str:
+def told(plan: SweepPlan, listed: Sequence[Job]) -> str:
     """The text of a preview. ``listed``: jobs of a few trials."""
     job, total, settings = listed[0], number(plan), plan.first.sweep
     runs = {
@@ -105,16 +105,16 @@ def _price(job: Job) -> instances.Price:
 
 
 class Jobs:
-    """SageMaker, as the place of a sweep's trials."""
+    """SageMaker, as the venue of a sweep's trials."""
 
     program = "python launch/submit.py train submit=true -m"
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SweepPlan) -> None:
         listed = jobs_of(plan)
         checks.run_checks(listed[0], checks.GIVEN)
         preflight.preflight(listed[0])
 
-    def runner(self, folder: Path, plan: Plan) -> "There":
+    def runner(self, folder: Path, plan: SweepPlan) -> "There":
         return There(folder, plan)
 
 
@@ -129,7 +129,7 @@ class Running:
 class There:
     """Runs trials as jobs of SageMaker, as many at a time as ``sweep.jobs`` says."""
 
-    def __init__(self, folder: Path, plan: Plan):
+    def __init__(self, folder: Path, plan: SweepPlan):
         self._folder, self._plan = folder.resolve(), plan
         self.running: list[Running] = []
         self._unsent: list[Ended] = []

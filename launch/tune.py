@@ -14,7 +14,7 @@ from typing import Any
 from bincount import sweep
 from bincount.config import WATCHED
 from bincount.space import Interval, Parameter
-from bincount.sweep import Plan
+from bincount.sweep import SweepPlan
 from bincount.words import groups
 from launch import aws, checks, preflight, preview, requests, start
 from launch import trials as trying
@@ -40,7 +40,7 @@ MOST_TRIALS, MOST_AT_ONCE, MOST_VALUES = 750, 100, 30
 class Tuning(Order):
     """A tuning job. ``jobs``: those of a few trials, each value once, all of the tuning job's name."""
 
-    plan: Plan
+    plan: SweepPlan
     jobs: tuple[Job, ...]
 
     @property

@@ -74,14 +74,14 @@ def test_every_accepted_item_is_worked_on_once_in_order_and_within_bounds(
         await turns(of.turn)
         before = batcher.taken
         try:
-            with batcher.place() as place:
+            with batcher.seat() as seat:
                 await turns(of.reading)
                 before = batcher.taken - 1
-                place.resize(of.size)
+                seat.resize(of.size)
                 assert batcher.taken <= room
                 items = [(number, n) for n in range(of.size)]
                 asked.extend(items)
-                answered[number] = await place.ask(items)
+                answered[number] = await seat.ask(items)
         except Full:
             assert before + max(of.size, 1) > room
         except RuntimeError:
@@ -119,8 +119,8 @@ def test_one_who_asks_alone_does_not_wait_for_others() -> None:
     async def alone() -> None:
         batcher = Batcher[int, int](lambda items: items, batch_size=8, wait=LONG * 2, room=8)
         await batcher.start()
-        with batcher.place() as place:
-            assert await place.ask([1, 2]) == [1, 2]
+        with batcher.seat() as seat:
+            assert await seat.ask([1, 2]) == [1, 2]
         await batcher.stop()
 
     run(alone)
@@ -134,11 +134,11 @@ def test_items_wait_for_an_accepted_request_that_is_on_its_way() -> None:
             lambda items: items, batch_size=8, wait=LONG * 2, room=8, seen=sizes.append
         )
         await batcher.start()
-        with batcher.place() as later:
+        with batcher.seat() as later:
 
             async def first() -> list[int]:
-                with batcher.place() as place:
-                    return await place.ask([1, 2])
+                with batcher.seat() as seat:
+                    return await seat.ask([1, 2])
 
             task = asyncio.create_task(first())
             await turns(5)
@@ -155,9 +155,9 @@ def test_no_wait_is_longer_than_it_may_be() -> None:
     async def waiting() -> None:
         batcher = Batcher[int, int](lambda items: items, batch_size=8, wait=0.02, room=8)
         await batcher.start()
-        with batcher.place(), batcher.place() as place:
+        with batcher.seat(), batcher.seat() as seat:
             start = asyncio.get_running_loop().time()
-            assert await place.ask([1]) == [1]
+            assert await seat.ask([1]) == [1]
             assert asyncio.get_running_loop().time() - start >= 0.019
         await batcher.stop()
 
@@ -176,8 +176,8 @@ def test_while_one_batch_is_worked_on_the_next_gathers() -> None:
         await batcher.start()
 
         async def ask(number: int) -> list[int]:
-            with batcher.place() as place:
-                return await place.ask([number])
+            with batcher.seat() as seat:
+                return await seat.ask([number])
 
         tasks = [asyncio.create_task(ask(0))]
         await turns(5)
@@ -204,14 +204,14 @@ def test_what_is_given_up_leaves_room_though_the_work_hangs() -> None:
         batcher = Batcher(work, batch_size=1, wait=0, room=2)
         await batcher.start()
         for _ in range(50):
-            with batcher.place() as place, suppress(TimeoutError):
+            with batcher.seat() as seat, suppress(TimeoutError):
                 async with asyncio.timeout(0.001):
-                    await place.ask([1, 2])
+                    await seat.ask([1, 2])
         assert batcher.taken == 0
         assert not batcher._waiting
         go.set()
-        with batcher.place() as place:
-            assert await place.ask([5, 6]) == [5, 6]
+        with batcher.seat() as seat:
+            assert await seat.ask([5, 6]) == [5, 6]
         await batcher.stop()
 
     run(hanging)
@@ -221,11 +221,11 @@ def test_a_closed_batcher_takes_nothing_and_answers_what_it_took() -> None:
     async def closing() -> None:
         batcher = Batcher[int, int](lambda items: items, batch_size=8, wait=0, room=8)
         await batcher.start()
-        with batcher.place() as place:
+        with batcher.seat() as seat:
             batcher.close()
-            with pytest.raises(Closed), batcher.place():
+            with pytest.raises(Closed), batcher.seat():
                 pass
-            assert await place.ask([1]) == [1]
+            assert await seat.ask([1]) == [1]
         await batcher.drained()
         await batcher.stop()
 
@@ -237,8 +237,8 @@ def test_work_that_gives_too_few_results_is_an_error_for_all_who_asked() -> None
         batcher = Batcher[int, int](lambda items: items[1:], batch_size=8, wait=0, room=8)
         await batcher.start()
         for _ in range(2):
-            with batcher.place() as place, pytest.raises(ValueError, match="shorter"):
-                await place.ask([1, 2])
+            with batcher.seat() as seat, pytest.raises(ValueError, match="shorter"):
+                await seat.ask([1, 2])
         await batcher.stop()
 
     run(short)

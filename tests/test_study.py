@@ -17,9 +17,9 @@ from bincount.compose import compose
 from bincount.config import RandomSweep, Sweep, TPESweep
 from bincount.errors import BadInput
 from bincount.space import Choice, Interval, Range, Space, parse
-from bincount.study import FIGURES, Objective, State, Study, Trial
+from bincount.study import FIGURES, Goal, State, Study, Trial
 
-ACCURACY = Objective("accuracy", "max")
+ACCURACY = Goal("accuracy", "max")
 GRID = Sweep(name="grid", jobs=1)
 TPE = TPESweep(name="tpe", jobs=1, trials=12, startup=4)
 
@@ -38,9 +38,9 @@ def _quick() -> Iterator[None]:
 
 @contextmanager
 def opened(
-    folder: str | Path, searched: Space, how: Sweep, objective: Objective = ACCURACY, seed: int = 0
+    folder: str | Path, searched: Space, how: Sweep, goal: Goal = ACCURACY, seed: int = 0
 ) -> Iterator[Study]:
-    with closing(Study(Path(folder) / "study.log", searched, how, seed, objective)) as study:
+    with closing(Study(Path(folder) / "study.log", searched, how, seed, goal)) as study:
         yield study
 
 
@@ -293,7 +293,7 @@ def test_the_best_is_first_and_those_that_failed_last(scores: list[float | None]
     searched = parse(["a=" + ",".join(map(str, range(8)))])
     with (
         tempfile.TemporaryDirectory() as folder,
-        opened(folder, searched, GRID, Objective("rmse", best)) as study,
+        opened(folder, searched, GRID, Goal("rmse", best)) as study,
     ):
         for score in scores:
             trial = study.next()

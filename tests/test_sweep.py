@@ -57,7 +57,7 @@ def fake(without_test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """`bincount train -m` with trials that take no time; gives the exit code."""
     real = sweep._command
 
-    def command(plan: sweep.Plan, folder: Path, trial: Trial) -> list[str]:
+    def command(plan: sweep.SweepPlan, folder: Path, trial: Trial) -> list[str]:
         words = real(plan, folder, trial)
         assert words[:4] == [sys.executable, "-m", "bincount", "train"]
         return [sys.executable, "-IS", str(FAKE), *words[4:]]

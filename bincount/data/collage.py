@@ -25,11 +25,11 @@ CUT_OUT, ROOM = (0.04, 0.6), 0.75
 TRIES, ASIDE = 6, 0.25
 
 #: How much of what was cut out has to be in the picture.
-KEPT = 0.85
+SHOWING = 0.85
 
 
 @dataclass(frozen=True)
-class Piece:
+class Layer:
     """A photo, float32 (height, width, 3), and where its items are, float32 (height, width) from 0 to 1."""
 
     photo: Floats
@@ -57,28 +57,28 @@ def make_collage(seed: int, index: int, count: int, difficulty: float, cuttings:
 
 def _begun(
     random: Random, seed: int, index: int, count: int, difficulty: float, cuttings: Cuttings
-) -> tuple[Piece, int]:
+) -> tuple[Layer, int]:
     """What items are laid into, and how many it holds; where no photo is of an empty bin one is drawn."""
     most = min(MOST_ITEMS, max(count - 1, 0))
     there = int(random.integers(most + 1))
     fitting = cuttings.with_count(there, (0, ROOM))
     if len(fitting):
-        return _piece(random, cuttings, int(random.choice(fitting))), there
+        return _layer(random, cuttings, int(random.choice(fitting))), there
     height, width = cuttings.items.shape[1:]
     drawn = draw_bin(seed, index, 0, difficulty, width, height)
-    return Piece(drawn.astype(np.float32), np.zeros((height, width), np.float32)), 0
+    return Layer(drawn.astype(np.float32), np.zeros((height, width), np.float32)), 0
 
 
 def _laid_in(
-    random: Random, made: Piece, cuttings: Cuttings, donors: npt.NDArray[np.int64], difficulty: float
-) -> Piece:
+    random: Random, made: Layer, cuttings: Cuttings, donors: npt.NDArray[np.int64], difficulty: float
+) -> Layer:
     """What was made with the items of one more photo before it, where they hide the least."""
     best, least = None, np.inf
     for _ in range(TRIES):
-        piece = _piece(random, cuttings, int(random.choice(donors)))
-        width = piece.items.shape[1]
-        moved = _moved(piece, int(random.integers(-int(ASIDE * width), int(ASIDE * width) + 1)))
-        lost = moved.items.sum() < KEPT * piece.items.sum()
+        layer = _layer(random, cuttings, int(random.choice(donors)))
+        width = layer.items.shape[1]
+        moved = _moved(layer, int(random.integers(-int(ASIDE * width), int(ASIDE * width) + 1)))
+        lost = moved.items.sum() < SHOWING * layer.items.sum()
         hidden = (made.items * moved.items).sum() / max(min(made.items.sum(), moved.items.sum()), 1.0)
         score = (1 - difficulty) * hidden + difficulty * random.random() + (10 if lost else 0)
         if score < least:
@@ -89,20 +89,20 @@ def _laid_in(
     light = ((made.photo.mean(axis=2) * bare).sum() + 5) / ((best.photo.mean(axis=2) * bare).sum() + 5)
     over = best.items[..., None]
     photo = made.photo * (1 - over) + best.photo * np.float32(np.clip(light, 0.6, 1.6)) * over
-    return Piece(photo, np.maximum(made.items, best.items))
+    return Layer(photo, np.maximum(made.items, best.items))
 
 
-def _piece(random: Random, cuttings: Cuttings, row: int) -> Piece:
+def _layer(random: Random, cuttings: Cuttings, row: int) -> Layer:
     """A photo or its mirror image."""
     turn = slice(None, None, -1 if random.random() < 0.5 else 1)
     items = cuttings.items[row][:, turn].astype(np.float32) / 255
-    return Piece(cuttings.photos[row][:, turn].astype(np.float32), items)
+    return Layer(cuttings.photos[row][:, turn].astype(np.float32), items)
 
 
-def _moved(piece: Piece, right: int) -> Piece:
-    """A piece moved aside; what comes in is no item."""
-    items = np.zeros_like(piece.items)
+def _moved(layer: Layer, right: int) -> Layer:
+    """A layer moved aside; what comes in is no item."""
+    items = np.zeros_like(layer.items)
     width = items.shape[1]
     to, of = (slice(max(0, side), width + min(0, side)) for side in (right, -right))
-    items[:, to] = piece.items[:, of]
-    return Piece(np.roll(piece.photo, right, axis=1), items)
+    items[:, to] = layer.items[:, of]
+    return Layer(np.roll(layer.photo, right, axis=1), items)

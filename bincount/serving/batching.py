@@ -94,16 +94,16 @@ class Batcher(Generic[Item, Result]):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def place(self) -> Iterator["Place[Item, Result]"]:
+    def seat(self) -> Iterator["Seat[Item, Result]"]:
         """Room for a request, from when it is accepted until it is answered. Raises Full, Closed."""
         if self.closed:
             raise Closed
-        place = Place(self)
-        place.resize(1)
+        seat = Seat(self)
+        seat.resize(1)
         try:
-            yield place
+            yield seat
         finally:
-            place.resize(0)
+            seat.resize(0)
 
     def _take(self, more: int) -> None:
         if more > 0 and self._taken + more > self.room:
@@ -174,7 +174,7 @@ class Batcher(Generic[Item, Result]):
         return self._taken > len(self._waiting) + self._working
 
 
-class Place(Generic[Item, Result]):
+class Seat(Generic[Item, Result]):
     """The room of one request in a :class:`Batcher`."""
 
     def __init__(self, batcher: Batcher[Item, Result]):

@@ -21,7 +21,7 @@ from bincount.exporting.checking import difference, photos_of
 from bincount.exporting.opening import FileCounter, open_file
 from bincount.heatmap import heat_maps
 from bincount.serving.answers import Told
-from bincount.serving.batching import Batcher, Closed, Full, Place
+from bincount.serving.batching import Batcher, Closed, Full, Seat
 from bincount.serving.judging import Judge, judge_of
 from bincount.serving.keeping import Keeper
 from bincount.serving.metrics import Metrics
@@ -124,9 +124,9 @@ class Service:
         try:
             if heat and not self.has_heat:
                 raise Refusal(422, "there is no heat map of this run's network")
-            with self._batcher.place() as place:
+            with self._batcher.seat() as seat:
                 self._watch()
-                return await self._answered(id, place, await reading, heat)
+                return await self._answered(id, seat, await reading, heat)
         except Full:
             raise Refusal(503, "too many photos wait already: try again soon", RETRY_AFTER) from None
         except Closed:
@@ -135,14 +135,14 @@ class Service:
             reading.close()
             self._watch()
 
-    async def _answered(self, id: str, place: Place[Wish, Found], asked: Asked, heat: bool) -> list[Told]:
+    async def _answered(self, id: str, seat: Seat[Wish, Found], asked: Asked, heat: bool) -> list[Told]:
         for expected in asked.expected:
             self.judge.refuse(expected)
-        place.resize(len(asked.photos))
+        seat.resize(len(asked.photos))
         try:
             async with asyncio.timeout(self.limits.timeout):
                 wishes = await self._decoded(asked, heat)
-                found = await place.ask(wishes)
+                found = await seat.ask(wishes)
         except TimeoutError:
             raise Refusal(504, f"no answer within {self.limits.timeout:g} seconds", RETRY_AFTER) from None
         self.metrics.photos.inc(len(found))

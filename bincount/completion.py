@@ -21,11 +21,7 @@ RUN_KEYS = ("run", "resume", "against")
 NO_PATHS = ("sql",)
 
 #: Values that are worth offering for keys which take others, too.
-USUAL = {
-    "split": ("train", "val", "test"),
-    "trainer.monitor": ("val/accuracy", "val/rmse", "val/mae", "val/loss"),
-    "scheduler.monitor": ("val/accuracy", "val/rmse", "val/mae", "val/loss"),
-}
+USUAL = {"split": ("train", "val", "test")}
 
 BASH = """\
 # Completes bincount in bash 4 or newer:  eval "$(bincount completion bash)"

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from bincount import cli
-from bincount.completion import USUAL, complete
-from bincount.config import VERBS
-from bincount.model.metrics import WATCHED
+from bincount.completion import complete
+from bincount.config import VERBS, WATCHED
 
 
 def offered(line: str) -> list[str]:
@@ -112,7 +111,8 @@ def test_runs_are_offered_the_newest_first(tmp_path: Path) -> None:
 
 
 def test_the_monitors_offered_are_those_there_are() -> None:
-    assert set(USUAL["trainer.monitor"]) == set(WATCHED)
+    told = complete(["train"], "trainer.monitor=").found
+    assert told == [f"trainer.monitor={name}" for name in WATCHED]
 
 
 @pytest.mark.parametrize(

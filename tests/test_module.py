@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from bincount import config
+from bincount.config import WATCHED
 from bincount.errors import BadInput
-from bincount.model.metrics import WATCHED, score
+from bincount.model.metrics import score
 from bincount.model.module import CountModule
 from bincount.model.objectives import build
 from bincount.model.optimizers import (

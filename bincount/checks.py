@@ -104,9 +104,8 @@ OF_PHOTOS: dict[str, Check] = {
 
 
 def backend_fits_device(config: TrainConfig) -> str | None:
-    backend = config.launcher.backend
-    if config.launcher.accelerator == "cpu" and backend in ("nccl", "smddp"):
-        return f"launcher.backend={backend}: {_FOR_GPUS}"
+    if config.launcher.accelerator == "cpu" and config.launcher.backend == "nccl":
+        return f"launcher.backend=nccl: {_FOR_GPUS}"
     return None
 
 

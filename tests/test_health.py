@@ -1,6 +1,7 @@
 """Findings: each rule fires on curves with its fault and on no healthy ones; and so it is with real runs."""
 
 import csv
+import gzip
 import logging
 import math
 import random
@@ -373,5 +374,7 @@ def test_two_ranks_have_figures_and_a_profile_each(bincount: Callable[..., Path]
 @pytest.mark.slow
 def test_some_steps_are_profiled_operator_by_operator(bincount: Callable[..., Path]) -> None:
     folder = bincount(*QUICK, "trainer.max_epochs=2", "trainer.profiler=pytorch")
-    assert "ConvolutionBackward" in (folder / "profile/fit-pytorch.txt").read_text()
-    assert len(list((folder / "profile").glob("rank-0.*.pt.trace.json.gz"))) == 1
+    assert "Self CPU time total" in (folder / "profile/fit-pytorch.txt").read_text()
+    (trace,) = (folder / "profile").glob("rank-0.*.pt.trace.json.gz")
+    # The table has but the 20 rows that took longest.
+    assert b"ConvolutionBackward" in gzip.decompress(trace.read_bytes())

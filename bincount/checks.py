@@ -17,8 +17,10 @@ from bincount.data.plan import Layout
 
 @dataclass(frozen=True)
 class Photos:
-    """What an index tells of the photos: the splits that it has; ``epoch``: photos of a training epoch;
-    ``held``: the counts that training photos have, by their names."""
+    """What an index tells of the photos: the splits that there are, and of the training photos more.
+
+    ``epoch``: photos of a training epoch; ``held``: the names of the counts that they have.
+    """
 
     splits: tuple[str, ...]
     epoch: int
@@ -103,6 +105,9 @@ OF_PHOTOS: dict[str, Check] = {
 # --- the configuration alone --------------------------------------------------------------------------
 
 
+_FOR_GPUS = "that is for GPUs alone, and launcher.accelerator is cpu: leave it out"
+
+
 def backend_fits_device(config: TrainConfig) -> str | None:
     if config.launcher.accelerator == "cpu" and config.launcher.backend == "nccl":
         return f"launcher.backend=nccl: {_FOR_GPUS}"
@@ -113,9 +118,6 @@ def batchnorm_fits_device(config: TrainConfig) -> str | None:
     if config.launcher.accelerator == "cpu" and config.trainer.sync_batchnorm:
         return f"trainer.sync_batchnorm=true: {_FOR_GPUS}"
     return None
-
-
-_FOR_GPUS = "that is for GPUs alone, and launcher.accelerator is cpu: leave it out"
 
 
 def pretrains_on_one_node(config: TrainConfig) -> str | None:

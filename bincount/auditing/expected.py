@@ -13,7 +13,7 @@ from bincount.data.labels import read_labels
 from bincount.data.parquet import table_in
 from bincount.data.records import BadRecord, parse_record
 from bincount.data.skipped import Skipped
-from bincount.errors import BadInput
+from bincount.errors import BadInput, one_line
 from bincount.storage import Store
 
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("expected", pa.int64())])
@@ -68,7 +68,10 @@ def _parquet(store: Store, name: str) -> pa.Table:
     if "id" not in columns or quantity is None:
         told = f"{where} has the columns {', '.join(columns)[:200]}"
         raise BadInput(f"{told}: id and one of {', '.join(COLUMNS)} are needed")
-    table = table_in(content, ["id", quantity]).select(["id", quantity])
+    try:
+        table = table_in(content, ["id", quantity]).select(["id", quantity])
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"{where} is a damaged Parquet file: {one_line(error)}") from None
     check_ids(where, table["id"].type)
     try:
         return table.rename_columns(SCHEMA.names).cast(SCHEMA)
